@@ -1,0 +1,68 @@
+"""Engines: waveforms in, log-probabilities out."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from dinle.errors import BundleCorruptError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class Engine(Protocol):
+    """Runs a CTC model on a padded batch."""
+
+    def run(
+        self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """From sound to log-probabilities.
+
+        Args:
+            waveforms: (B, S) mono at 16 kHz in [-1, 1], zero-padded at the end.
+            lengths: (B,) samples of each row.
+
+        Returns:
+            log_probs (B, T, V), of which a row's first ``frames`` are valid, and frames (B,).
+        """
+        ...
+
+
+class OnnxEngine:
+    """An ONNX graph with the bundle's contract (``waveform, lengths -> log_probs, frames``) in onnxruntime on the CPU.
+
+    Args:
+        path: the ``.onnx`` file.
+        threads: threads inside one operator (default: all cores).
+
+    Raises:
+        BundleCorruptError: onnxruntime cannot read the file, or its inputs or outputs are not the contract's.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        options.log_severity_level = 3  # warnings of the graph optimiser say nothing to a user
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            raise BundleCorruptError(f"onnxruntime cannot read {path}: {error}; export the model again") from error
+        names = [node.name for node in (*self._session.get_inputs(), *self._session.get_outputs())]
+        if names != ["waveform", "lengths", "log_probs", "frames"]:
+            raise BundleCorruptError(
+                f"{path} has inputs and outputs {names}; expected waveform, lengths -> log_probs, frames: "
+                "export the model with dinle export"
+            )
+
+    def run(
+        self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """See :class:`Engine`."""
+        log_probs, frames = self._session.run(["log_probs", "frames"], {"waveform": waveforms, "lengths": lengths})
+        return np.asarray(log_probs, dtype=np.float32), np.asarray(frames, dtype=np.int64)

@@ -1,0 +1,71 @@
+"""A model's name -> a recogniser that is ready to run."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from dinle.errors import MissingExtraError, UsageError
+from dinle.recognize.bundle import BUNDLE_FILE, Bundle, find_default_bundle, read_bundle
+from dinle.recognize.engine import OnnxEngine
+from dinle.recognize.recognizer import BACKENDS, Backend, Recognizer
+
+PRECISIONS = {"onnx_int8": "int8", "onnx": "fp32"}
+
+
+def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", threads: int | None = None) -> Recognizer:
+    """Load a model.
+
+    Args:
+        model: a bundle folder; for ``pytorch`` also a checkpoint folder or a hub id. ``None``: the bundled model.
+        backend: ``onnx_int8``, ``onnx`` or ``pytorch`` (needs the extra ``train``).
+        threads: threads of the engine (default: all cores).
+
+    Raises:
+        UsageError: an unknown backend, or fewer than one thread.
+        BundleNotFoundError, BundleCorruptError, PrecisionUnavailableError: see :mod:`dinle.recognize.bundle`.
+        MissingExtraError: the backend ``pytorch`` without torch.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; expected at least 1")
+    if backend == "pytorch":
+        return _load_torch(model, threads)
+    bundle = read_bundle(model if model is not None else find_default_bundle())
+    return _make_recognizer(OnnxEngine(bundle.path(PRECISIONS[backend]), threads), bundle, bundle.name)
+
+
+def _load_torch(model: str | Path | None, threads: int | None) -> Recognizer:
+    name, checkpoint = _find_checkpoint(model)
+    try:
+        torch_engine = importlib.import_module("dinle.build.torch_engine")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("train", error.name or "torch") from error
+    engine = torch_engine.TorchEngine(checkpoint, threads)
+    return _make_recognizer(engine, engine, name)
+
+
+def _find_checkpoint(model: str | Path | None) -> tuple[str, str]:
+    """Name of the model, and folder or hub id of its torch weights."""
+    if model is not None and not (Path(model) / BUNDLE_FILE).is_file():
+        return Path(model).name, str(model)
+    bundle = read_bundle(model if model is not None else find_default_bundle(), verify=False)
+    if bundle.checkpoint_dir is None:
+        raise UsageError(
+            f"the bundle {bundle.name} at {bundle.folder} holds no torch checkpoint; "
+            "give the checkpoint's folder or hub id, or use the backend onnx_int8"
+        )
+    return bundle.name, str(bundle.checkpoint_dir)
+
+
+def _make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognizer:
+    return Recognizer(
+        engine,
+        geometry.vocabulary,
+        name=name,
+        frame_shift_s=geometry.frame_shift_s,
+        frame_offset_s=geometry.frame_offset_s,
+        max_seconds=geometry.max_seconds,
+    )

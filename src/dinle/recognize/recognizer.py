@@ -1,0 +1,139 @@
+"""Audio -> transcript, step by step: decode, cut into windows, run the engine, decode CTC."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from dinle.errors import EmptyAudioError, UsageError
+from dinle.recognize.audio import NO_LIMITS, SAMPLE_RATE_HZ, AudioLimits, AudioSource, Waveform, stream_audio
+from dinle.recognize.ctc import GreedyDecoder
+from dinle.recognize.transcript import Transcript, Word
+from dinle.recognize.windows import Window, cut_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from dinle.recognize.engine import Engine
+    from dinle.recognize.vocabulary import Vocabulary
+
+Backend = Literal["onnx_int8", "onnx", "pytorch"]
+BACKENDS: tuple[Backend, ...] = ("onnx_int8", "onnx", "pytorch")
+
+# Attention costs grow with the square of a window and an edge costs accuracy: 20 s with 4 s shared is a common compromise.
+WINDOW_S = 20.0
+OVERLAP_S = 4.0
+
+
+class Recognizer:
+    """Turns sound into transcripts with one engine. Safe to use from several threads.
+
+    Args:
+        engine: runs the model.
+        vocabulary: the tokens behind the engine's V axis.
+        name: reported in transcripts.
+        frame_shift_s: seconds from one frame to the next.
+        frame_offset_s: start of a clip's first frame relative to its first sample.
+        max_seconds: the longest clip that the engine takes (``None``: any); longer sound is cut in any case.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        vocabulary: Vocabulary,
+        *,
+        name: str,
+        frame_shift_s: float,
+        frame_offset_s: float = 0.0,
+        max_seconds: float | None = None,
+    ) -> None:
+        self.engine = engine
+        self.vocabulary = vocabulary
+        self.name = name
+        self.frame_shift_s = frame_shift_s
+        self.frame_offset_s = frame_offset_s
+        self.window_s = min(WINDOW_S, max_seconds or WINDOW_S)
+
+    def transcribe(
+        self,
+        source: AudioSource | NDArray[np.float32],
+        *,
+        limits: AudioLimits = NO_LIMITS,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Transcript:
+        """Transcribe one recording of any length in the memory of one window.
+
+        Args:
+            source: a path, encoded bytes, a binary file object, or a waveform (S,) of mono float32 at 16 kHz in [-1, 1].
+            limits: bytes and seconds to accept, checked while decoding.
+            on_progress: called with the seconds of sound transcribed so far.
+
+        Raises:
+            AudioError: see :func:`dinle.recognize.audio.decode_audio`.
+            UsageError: the waveform is not one-dimensional float32 of finite numbers.
+        """
+        started = time.perf_counter()
+        blocks = iter([check_waveform(source)]) if isinstance(source, np.ndarray) else stream_audio(source, limits)
+        decoder = GreedyDecoder(self.vocabulary, frame_shift_s=self.frame_shift_s, frame_offset_s=self.frame_offset_s)
+        words: list[Word] = []
+        samples = 0
+        for window in cut_windows(blocks, window_s=self.window_s, overlap_s=min(OVERLAP_S, self.window_s / 4)):
+            words += decoder.push(self._run_window(window))
+            samples = window.keep_to
+            if on_progress is not None:
+                on_progress(samples / SAMPLE_RATE_HZ)
+        words += decoder.finish()
+        return Transcript(
+            text=" ".join(word.text for word in words),
+            words=tuple(words),
+            duration_s=samples / SAMPLE_RATE_HZ,
+            inference_s=time.perf_counter() - started,
+            model=self.name,
+        )
+
+    def _run_window(self, window: Window) -> NDArray[np.float32]:
+        """Log-probabilities (T, V) of the frames that this window keeps."""
+        first, end = self._frame_at(window.keep_from), self._frame_at(window.keep_to)
+        if window.start == 0:
+            first = 0
+        if window.silent:
+            return self._blank_frames(max(0, end - first))
+        lengths = np.array([len(window.samples)], dtype=np.int64)
+        log_probs, frames = self.engine.run(window.samples[np.newaxis], lengths)
+        offset = round(window.start / SAMPLE_RATE_HZ / self.frame_shift_s)
+        if window.last:
+            end = offset + int(frames[0])
+        kept: NDArray[np.float32] = log_probs[0, : int(frames[0])][max(0, first - offset) : max(0, end - offset)]
+        return kept
+
+    def _frame_at(self, sample: int) -> int:
+        """Index of the frame that starts at a sample, counted over the whole recording."""
+        return round((sample / SAMPLE_RATE_HZ - self.frame_offset_s) / self.frame_shift_s)
+
+    def _blank_frames(self, count: int) -> NDArray[np.float32]:
+        log_probs = np.full((count, self.vocabulary.size), -np.inf, dtype=np.float32)
+        log_probs[:, self.vocabulary.blank] = 0.0
+        return log_probs
+
+
+def check_waveform(waveform: NDArray[np.float32]) -> Waveform:
+    """The waveform itself, when it is what a recogniser takes: (S,) float32, finite, at least one sample.
+
+    Raises:
+        UsageError: another shape or type, or samples that are not numbers.
+        EmptyAudioError: no samples.
+    """
+    if waveform.ndim != 1 or waveform.dtype != np.float32:
+        raise UsageError(
+            f"the waveform has shape {waveform.shape} and type {waveform.dtype}; expected (samples,) of float32: "
+            "mono at 16 kHz in [-1, 1]"
+        )
+    if not len(waveform):
+        raise EmptyAudioError("the waveform holds no samples; expected at least one")
+    if not np.isfinite(waveform).all():
+        raise UsageError("the waveform holds NaN or infinite samples; expected numbers in [-1, 1]")
+    return waveform

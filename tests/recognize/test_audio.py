@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dinle.errors import AudioDecodeError, AudioError, AudioLimitError, EmptyAudioError
+from dinle.recognize.audio import AudioLimits, decode_audio, stream_audio
+from tests.fakes import make_tone
+from tests.sounds import LOSSY, encode_lossy, encode_wav
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SECOND = 16_000
+
+
+def find_pitch_hz(waveform: NDArray[np.float32]) -> float:
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    return float(spectrum.argmax() * SECOND / len(waveform))
+
+
+@pytest.mark.parametrize(
+    ("subtype", "form"), [("PCM_16", "WAV"), ("PCM_24", "WAV"), ("FLOAT", "WAV"), ("PCM_24", "FLAC")]
+)
+def test_lossless_formats_come_back_exactly(subtype: str, form: str) -> None:
+    tone = make_tone(0.5)
+    step = {"PCM_16": 2**-15, "PCM_24": 2**-23, "FLOAT": 0}[subtype]
+    decoded = decode_audio(encode_wav(tone, subtype=subtype, form=form))
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, tone, atol=step)
+
+
+def test_8_bit_wav_is_centred() -> None:
+    np.testing.assert_allclose(decode_audio(encode_wav(make_tone(0.1), subtype="PCM_U8")), make_tone(0.1), atol=2**-6)
+
+
+@pytest.mark.parametrize("suffix", LOSSY)
+def test_lossy_formats_keep_pitch_level_and_length(suffix: str) -> None:
+    time_s = np.arange(96_000) / 48_000
+    decoded = decode_audio(encode_lossy((0.5 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32), suffix))
+    assert len(decoded) == pytest.approx(2 * SECOND, abs=0.1 * SECOND)  # codecs pad by up to a few frames
+    middle = decoded[SECOND // 2 : -SECOND // 2]
+    assert find_pitch_hz(middle) == pytest.approx(440, abs=2)
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+def test_any_rate_and_two_channels_become_16_khz_mono(rate_hz: int) -> None:
+    time_s = np.arange(rate_hz) / rate_hz
+    left, right = 0.8 * np.sin(2 * np.pi * 300 * time_s), np.zeros(rate_hz)
+    decoded = decode_audio(encode_wav(np.stack([left, right], axis=1).astype(np.float32), rate_hz))
+    assert len(decoded) == pytest.approx(SECOND, abs=1)
+    assert find_pitch_hz(decoded) == pytest.approx(300, abs=2)
+    assert np.abs(decoded[2000:-2000]).max() == pytest.approx(0.4, abs=0.01)  # the mean of both channels
+
+
+def test_a_path_bytes_and_a_file_are_the_same(tmp_path: Path) -> None:
+    data = encode_wav(make_tone(0.3))
+    path = tmp_path / "ses dosyası.wav"
+    path.write_bytes(data)
+    for source in (path, str(path), io.BytesIO(data)):
+        np.testing.assert_array_equal(decode_audio(source), decode_audio(data))
+
+
+def test_blocks_join_to_the_whole() -> None:
+    data = encode_wav(make_tone(3.0), 44_100)
+    blocks = list(stream_audio(data))
+    assert len(blocks) > 10
+    np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (b"", EmptyAudioError, "0 bytes"),
+        (b"bu bir metin dosyasidir\n" * 50, AudioDecodeError, "not audio in a known format"),
+        (encode_wav(np.zeros(0, dtype=np.float32)), EmptyAudioError, "no samples"),
+        (encode_wav(make_tone(0.1))[:30], AudioError, "audio"),
+        (encode_lossy(make_tone(2.0), "opus")[:60], AudioDecodeError, "not audio in a known format"),
+    ],
+    ids=["empty file", "text", "0 samples", "cut in the header", "opus cut in the header"],
+)
+def test_what_is_no_audio_is_refused(data: bytes, error: type[AudioError], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bozuk.wav"
+    path.write_bytes(data)
+    with pytest.raises(error, match=message) as caught:
+        decode_audio(path)
+    assert "bozuk.wav" in str(caught.value)
+
+
+def test_a_truncated_opus_gives_what_is_there() -> None:
+    whole = encode_lossy(make_tone(6.0), "opus")
+    decoded = decode_audio(whole[: len(whole) // 2])
+    assert 0 < len(decoded) < len(decode_audio(whole))
+    assert np.isfinite(decoded).all()
+
+
+def test_noise_over_half_of_the_file_is_damage() -> None:
+    data = bytearray(encode_lossy(make_tone(6.0), "mp3"))
+    rng = np.random.default_rng(1)
+    data[len(data) // 4 :] = rng.integers(0, 256, len(data) - len(data) // 4, dtype=np.uint8).tobytes()
+    with pytest.raises(AudioDecodeError, match="damaged|changes its sample rate"):
+        decode_audio(bytes(data))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_float_wav_that_is_no_number_is_refused(bad: float) -> None:
+    samples = make_tone(0.2)
+    samples[100] = bad
+    with pytest.raises(AudioDecodeError, match="not numbers"):
+        decode_audio(encode_wav(samples, subtype="FLOAT"))
+
+
+def test_float_wav_over_full_scale_is_clipped() -> None:
+    assert np.abs(decode_audio(encode_wav(make_tone(0.2, level=3.0), subtype="FLOAT"))).max() == 1.0
+
+
+def test_limits_are_enforced_while_decoding(tmp_path: Path) -> None:
+    hour = tmp_path / "saat.flac"
+    hour.write_bytes(encode_wav(np.zeros(3600 * 8000, dtype=np.float32), 8000, form="FLAC"))
+    with pytest.raises(AudioLimitError, match=r"saat.flac has \d+ bytes; at most 1000"):
+        decode_audio(hour, AudioLimits(max_bytes=1000))
+    tracemalloc.start()
+    with pytest.raises(AudioLimitError, match="longer than 10 s"):
+        decode_audio(hour, AudioLimits(max_seconds=10))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+
+
+def test_a_playlist_cannot_reach_other_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(encode_wav(make_tone(1.0)))
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n"
+    with pytest.raises(AudioDecodeError):
+        decode_audio(playlist.encode())
+    with pytest.raises(AudioDecodeError):
+        decode_audio(f"ffconcat version 1.0\nfile {secret}\n".encode())
+
+
+def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioDecodeError, match="is a folder"):
+        decode_audio(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"yok\.wav"):
+        decode_audio(tmp_path / "yok.wav")
+
+
+def test_a_video_without_sound_is_refused() -> None:
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    with pytest.raises(AudioDecodeError, match="no sound track"):
+        decode_audio(file.getvalue())

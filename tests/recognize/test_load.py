@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import dinle
+from dinle.errors import BundleNotFoundError, MissingExtraError, UsageError
+from dinle.recognize.bundle import DEFAULT_BUNDLE
+from tests.graphs import spell_levels, write_level_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dinle.recognize.recognizer import Backend
+
+
+@pytest.mark.parametrize("backend", ["onnx", "onnx_int8"])
+def test_loads_a_bundle(tmp_path: Path, backend: Backend) -> None:
+    write_level_bundle(tmp_path / "levels")
+    recognizer = dinle.load(tmp_path / "levels", backend=backend, threads=1)
+    assert (recognizer.name, recognizer.transcribe(spell_levels("dinle")).text) == ("levels", "dinle")
+
+
+def test_the_bundled_model_is_the_default() -> None:
+    assert dinle.load(threads=1).name == DEFAULT_BUNDLE
+
+
+def test_wrong_arguments_say_what_is_right(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'tpu'; choose from onnx_int8, onnx, pytorch"):
+        dinle.load(backend="tpu")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="threads is 0"):
+        dinle.load(threads=0)
+    with pytest.raises(BundleNotFoundError, match="there is no folder"):
+        dinle.load(tmp_path / "yok")
+
+
+def test_pytorch_needs_a_checkpoint_in_the_bundle(tmp_path: Path) -> None:
+    write_level_bundle(tmp_path / "levels")
+    with pytest.raises(UsageError, match="holds no torch checkpoint"):
+        dinle.load(tmp_path / "levels", backend="pytorch")
+
+
+def test_pytorch_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in sys.modules if name.startswith("dinle.build.torch_engine")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "dinle.build.torch_engine", None)
+    with pytest.raises(MissingExtraError, match=r"dinle\[train\]"):
+        dinle.load(tmp_path, backend="pytorch")

@@ -1,0 +1,110 @@
+"""The recogniser against a graph whose text is written in the sound itself."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dinle.errors import AudioLimitError, EmptyAudioError, UsageError
+from dinle.recognize.audio import AudioLimits
+from dinle.recognize.engine import OnnxEngine
+from dinle.recognize.recognizer import Recognizer
+from dinle.recognize.vocabulary import Vocabulary
+from tests.fakes import FakeEngine, fake_recognizer, make_tone
+from tests.graphs import save_level_graph, spell_levels
+from tests.sounds import encode_wav
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+    path = tmp_path_factory.mktemp("graph") / "levels.onnx"
+    save_level_graph(path)
+    return Recognizer(OnnxEngine(path, threads=1), Vocabulary.turkish(), name="levels", frame_shift_s=0.02)
+
+
+def test_reads_a_clip_with_times(reader: Recognizer) -> None:
+    transcript = reader.transcribe(spell_levels("işte ırmak"))
+    assert transcript.text == "işte ırmak"
+    assert [word.text for word in transcript.words] == ["işte", "ırmak"]
+    # each character lasts 4 frames of 20 ms and is followed by 4 blank ones; the space takes 8 frames as well
+    assert (transcript.words[1].start_s, transcript.words[1].end_s) == (pytest.approx(0.8), pytest.approx(1.52))
+    assert transcript.duration_s == pytest.approx(1.6)
+    assert (transcript.model, transcript.inference_s > 0) == ("levels", True)
+
+
+@pytest.mark.parametrize("seconds", [19.99, 20.0, 20.01, 36.0, 75.3])
+def test_a_cut_recording_has_the_words_of_the_whole(reader: Recognizer, seconds: float) -> None:
+    letters = "abcçdefgğhıijklmnoöprsştuüvyz"
+    words = [f"{letters[i % 29]}{letters[i * 7 % 29]}{letters[i * 3 % 29]}" for i in range(200)]
+    sound = spell_levels(" ".join(words))[: round(seconds * 16_000)]
+    transcript = reader.transcribe(sound)
+    expected = " ".join(words)
+    assert len(transcript.text) > 0.9 * seconds / 0.16
+    assert expected.startswith(transcript.text)
+    starts = [word.start_s for word in transcript.words]
+    assert starts == pytest.approx([round(start / 0.64) * 0.64 for start in starts], abs=0.001)  # 4 characters a word
+    assert transcript.duration_s == pytest.approx(len(sound) / 16_000)
+
+
+def test_windows_never_exceed_what_the_model_takes() -> None:
+    engine = FakeEngine("a")
+    recognizer = Recognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02, max_seconds=7.5)
+    recognizer.transcribe(make_tone(30))
+    assert max(max(batch) for batch in engine.batches) == 7.5 * 16_000
+
+
+def test_silence_is_empty_and_costs_no_inference() -> None:
+    engine = FakeEngine("hayalet")
+    recognizer = Recognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02)
+    transcript = recognizer.transcribe(np.zeros(100 * 16_000, dtype=np.float32))
+    assert (transcript.text, transcript.words, transcript.duration_s) == ("", (), 100.0)
+    assert engine.batches == []
+
+
+@pytest.mark.slow
+def test_three_hours_of_silence_stay_flat_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "sessizlik.flac"
+    path.write_bytes(encode_wav(np.zeros(3 * 3600 * 8000, dtype=np.float32), 8000, form="FLAC"))
+    tracemalloc.start()
+    transcript = fake_recognizer().transcribe(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (transcript.text, transcript.duration_s) == ("", pytest.approx(3 * 3600, abs=0.01))
+    assert peak < 20e6  # a window and its neighbours; the samples alone would be 690 MB
+
+
+def test_progress_is_told_in_seconds() -> None:
+    told: list[float] = []
+    fake_recognizer().transcribe(make_tone(50), on_progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(50.0)
+    assert len(told) == 3
+
+
+def test_limits_reach_the_decoder() -> None:
+    with pytest.raises(AudioLimitError):
+        fake_recognizer().transcribe(encode_wav(make_tone(3)), limits=AudioLimits(max_seconds=2))
+
+
+@pytest.mark.parametrize(
+    ("waveform", "error", "message"),
+    [
+        (np.zeros((2, 100), np.float32), UsageError, r"shape \(2, 100\)"),
+        (np.zeros(100, np.int16), UsageError, "type int16"),
+        (np.zeros(0, np.float32), EmptyAudioError, "no samples"),
+        (np.full(100, np.nan, np.float32), UsageError, "NaN"),
+    ],
+)
+def test_a_waveform_of_another_kind_is_refused(
+    waveform: NDArray[np.float32], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        fake_recognizer().transcribe(waveform)
