@@ -1,0 +1,106 @@
+"""What each command does: run its stage, then say where the product is and show its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from dinle.config import Arg
+
+if TYPE_CHECKING:
+    from dinle.build.config import ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
+    from dinle.demo import DemoConfig
+    from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
+    from dinle.serve.config import ServeConfig
+    from dinle.transcribe import TranscribeConfig
+
+
+@dataclass(frozen=True)
+class LintConfig:
+    """labels or a vocabulary -> Turkish mistakes in them."""
+
+    files: Annotated[tuple[Path, ...], Arg("manifests (.jsonl), vocabularies (.json) or plain text", positional=True)]
+
+
+def prepare(config: PrepareConfig) -> None:
+    """Prepare a data set; print where the manifest and the report are."""
+    from dinle.build.prepare import prepare as run
+
+    folder = run(config)
+    print(f"manifest: {folder / 'manifest.jsonl'}\nreport:   {folder / 'report.md'}")
+
+
+def lint(config: LintConfig) -> int:
+    """Print what the linter found; status 1 when it found anything."""
+    from dinle.lint import lint_files
+
+    report = lint_files(config.files)
+    print(report.to_markdown())
+    return 1 if report.count else 0
+
+
+def train(config: TrainConfig) -> None:
+    """Train; print where the best checkpoint is."""
+    from dinle.build.train import train as run
+
+    print(f"checkpoint: {run(config)}")
+
+
+def export(config: ExportConfig) -> None:
+    """Export a checkpoint; print the graphs of the bundle."""
+    from dinle.build.export import export as run
+
+    bundle = run(config)
+    for precision in bundle.files:
+        print(f"{precision}: {bundle.folder / bundle.files[precision]}")
+
+
+def quantize(config: QuantizeConfig) -> None:
+    """Quantise a bundle; print the graph and the gate's verdict."""
+    from dinle.build.quantize import quantize as run
+
+    bundle = run(config)
+    print(f"int8: {bundle.path('int8')} (quality gate: {bundle.gate['int8']['status']})")
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Evaluate a model; print the scores and where the report is."""
+    from dinle.measure.evaluate import evaluate as run
+
+    print(f"report: {run(config) / 'report.md'}")
+
+
+def compare(config: CompareConfig) -> None:
+    """Compare two evaluations; print the difference and where the report is."""
+    from dinle.measure.compare import compare as run
+
+    print(f"report: {run(config) / 'report.md'}")
+
+
+def benchmark(config: BenchmarkConfig) -> None:
+    """Benchmark; print the table, where the report is, and one line of JSON last."""
+    from dinle.measure.benchmark import benchmark as run
+
+    print(f"report: {run(config)}")
+
+
+def transcribe(config: TranscribeConfig) -> int:
+    """Transcribe files; status 1 when one of them failed."""
+    from dinle.transcribe import transcribe_files
+
+    return transcribe_files(config)
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until interrupted."""
+    from dinle.serve.server import serve as run
+
+    run(config)
+
+
+def demo(config: DemoConfig) -> None:
+    """Run every stage on a small data set and print one table."""
+    from dinle.demo import run_demo
+
+    run_demo(config)

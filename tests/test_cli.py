@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+
+from dinle import cli
+from dinle.cli import COMMANDS, build_parser, main, run_command
+from dinle.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class GreetConfig:
+    """a command made for the tests."""
+
+    name: Annotated[str, "whom"]
+    times: Annotated[int, "how often"] = 1
+
+
+def call_with(monkeypatch: pytest.MonkeyPatch, action: Any) -> cli.Command:
+    command = cli.Command("greet", "greets", "greet", "measure")
+    monkeypatch.setattr(cli, "COMMANDS", (*COMMANDS, command))
+    monkeypatch.setattr(cli, "load_name", lambda name: action if name == "dinle.commands:greet" else GreetConfig)
+    return command
+
+
+def test_flags_win_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[GreetConfig] = []
+    call_with(monkeypatch, seen.append)
+    path = tmp_path / "e.toml"
+    path.write_text('[greet]\nname = "ada"\ntimes = 3\n[train]\nepochs = 1\n', encoding="utf-8")
+    assert main(["greet", "--config", str(path), "--times", "5"]) == 0
+    assert seen == [GreetConfig("ada", 5)]
+
+
+def test_an_error_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(config: GreetConfig) -> None:
+        raise UsageError(f"{config.name} is wrong")
+
+    call_with(monkeypatch, fail)
+    assert main(["greet", "--name", "x"]) == 1
+    assert capsys.readouterr().err == "dinle greet: x is wrong\n"
+
+
+def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: GreetConfig) -> None:
+        raise KeyboardInterrupt
+
+    call_with(monkeypatch, interrupt)
+    assert main(["greet", "--name", "x"]) == 130
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: GreetConfig) -> None:
+        raise ModuleNotFoundError(name="jiwer")
+
+    command = call_with(monkeypatch, fail)
+    with pytest.raises(MissingExtraError, match=r"'jiwer'.*pip install 'dinle\[measure\]'"):
+        run_command(command, {"name": "x"})
+
+
+def test_a_missing_setting_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate"]) == 1
+    assert "missing --manifest" in capsys.readouterr().err
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "pipeline order" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_every_command_explains_itself(command: cli.Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        build_parser(command).parse_args([command.name, "--help"])
+    assert caught.value.code == 0
+    assert "--config" in capsys.readouterr().out
+    assert callable(cli.load_name(f"dinle.commands:{command.name}"))
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    code = "import os, sys; from dinle.cli import main; os.close(1); sys.exit(main(['lint', 'README.md']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
