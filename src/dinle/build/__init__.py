@@ -1,0 +1,1 @@
+"""dataset -> bundle. Torch lives here alone."""

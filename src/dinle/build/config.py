@@ -1,0 +1,94 @@
+"""The configs of the four building stages: one frozen dataclass each, light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+Augmentation = Literal["speed", "noise", "reverb", "telephone", "volume"]
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """dataset -> manifest.jsonl and a data report."""
+
+    dataset_name: Annotated[str, "hub id, audiofolder, Common Voice release folder, or JSONL manifest"]
+    output_dir: Annotated[Path, "folder for manifest.jsonl, the report and decoded audio"] = Path("data/prepared")
+    dataset_config: Annotated[str | None, "configuration of a hub dataset, such as tr_tr"] = None
+    split: Annotated[str | None, "only this split (default: all)"] = None
+    audio_column: Annotated[str | None, "column with the audio (default: found)"] = None
+    text_column: Annotated[str | None, "column with the transcript (default: found)"] = None
+    train_percent: Annotated[float, "fraction of the training split to take, by a seeded shuffle"] = 1.0
+    eval_percent: Annotated[float, "fraction of the evaluation splits to take, by a seeded shuffle"] = 1.0
+    min_duration_s: Annotated[float, "drop shorter clips"] = 0.3
+    max_duration_s: Annotated[float, "drop longer clips"] = 28.0
+    max_chars_per_s: Annotated[float, "drop clips whose text is too long for their sound"] = 30.0
+    min_chars_per_s: Annotated[float, "drop clips whose text is too short for their sound"] = 1.0
+    max_bad_share: Annotated[float, "fail when a larger share of clips is corrupt"] = 0.05
+    licence: Annotated[str | None, "licence of the data, where the source does not state it"] = None
+    threads: Annotated[int | None, "clips decoded at a time (default: all cores)"] = None
+    seed: Annotated[int, "seed of the shuffle"] = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """manifest -> checkpoint."""
+
+    model_name: Annotated[str, "hub id or folder: a CTC model, a bare encoder, or a Whisper model"]
+    dataset_name: Annotated[str, "a prepared folder or manifest, or anything that prepare reads"]
+    output_dir: Annotated[Path, "folder for checkpoints; the best one ends in its subfolder best"] = Path("checkpoints")
+    dataset_config: Annotated[str | None, "configuration of a hub dataset"] = None
+    eval_dataset_name: Annotated[str | None, "manifest to evaluate on (default: the dataset's own evaluation split)"] = None
+    train_percent: Annotated[float, "fraction of the training clips"] = 1.0
+    eval_percent: Annotated[float, "fraction of the evaluation clips"] = 1.0
+    epochs: Annotated[float, "passes over the training clips"] = 5.0
+    max_steps: Annotated[int, "stop after this many optimiser steps (-1: by epochs)"] = -1
+    learning_rate: Annotated[float, "peak learning rate of the body"] = 1e-4
+    head_learning_rate: Annotated[float | None, "peak learning rate of the CTC head (default: the body's)"] = None
+    warmup_ratio: Annotated[float, "share of the steps spent warming up"] = 0.1
+    schedule: Annotated[Literal["linear", "cosine"], "how the learning rates fall to zero after the warm-up"] = "linear"
+    weight_decay: Annotated[float, "AdamW weight decay"] = 0.005
+    batch_seconds: Annotated[float, "padded seconds of audio in a batch"] = 60.0
+    gradient_accumulation_steps: Annotated[int, "batches per optimiser step"] = 1
+    gradient_checkpointing: Annotated[bool, "trade time for memory"] = False
+    freeze_front_end: Annotated[bool, "keep the convolutional front end as it is"] = True
+    freeze_layers: Annotated[int, "keep the lowest N encoder layers as they are"] = 0
+    spec_augment: Annotated[bool, "mask spans of time and feature channels"] = True
+    augment: Annotated[tuple[Augmentation, ...], "audio augmentations to draw from"] = ()
+    augment_probability: Annotated[float, "probability of each augmentation for a clip"] = 0.3
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "auto: bf16 or fp16 where the device has it"] = "auto"
+    eval_every_steps: Annotated[int, "evaluate and save each N steps (0: each epoch)"] = 0
+    early_stopping_patience: Annotated[int, "stop after N evaluations without a better WER (0: never)"] = 0
+    resume: Annotated[bool, "go on from the last checkpoint in output_dir"] = False
+    log_dir: Annotated[Path, "TensorBoard logs"] = Path("runs")
+    num_workers: Annotated[int, "processes that decode audio"] = 0
+    threads: Annotated[int | None, "torch threads (default: all cores)"] = None
+    seed: Annotated[int, "seed of everything random"] = 1
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """checkpoint -> bundle with model.onnx, after a parity check."""
+
+    checkpoint_dir: Annotated[str, "folder or hub id of the checkpoint"]
+    onnx_dir: Annotated[Path, "the bundle folder to write"] = Path("artifacts/onnx")
+    name: Annotated[str | None, "name of the bundle (default: the folder's)"] = None
+    int8: Annotated[bool, "also write model_int8.onnx (the quantize stage with its default settings)"] = True
+    parity_audio: Annotated[Path | None, "folder or manifest of clips for the parity check (default: the bundled sample)"] = None
+    opset: Annotated[int, "ONNX operator set"] = 18
+    licence: Annotated[str | None, "licence of the weights, for the bundle's provenance"] = None
+    source: Annotated[str | None, "where the weights come from, for the bundle's provenance"] = None
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """bundle -> model_int8.onnx in the same bundle, behind a quality gate."""
+
+    bundle_dir: Annotated[Path, "the bundle folder (must hold model.onnx)"]
+    manifest: Annotated[Path | None, "manifest to judge int8 against fp32 on (default: not judged)"] = None
+    split: Annotated[str | None, "only this split of the manifest"] = None
+    max_wer_loss: Annotated[float, "allowed absolute loss of WER (0.01 is one point)"] = 0.01
+    per_channel: Annotated[bool, "one scale for each output channel of a weight"] = True
+    reduce_range: Annotated[bool, "7-bit weights: no saturation on CPUs without VNNI"] = True
+    threads: Annotated[int | None, "threads for judging (default: all cores)"] = None
