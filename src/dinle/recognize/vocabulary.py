@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dinle.errors import UnknownCharacterError, VocabularyError
+from dinle.text import ALPHABET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TURKISH_LETTERS = "abcçdefgğhıijklmnoöprsştuüvyzqwx"
 BLANK_TOKEN = "<blank>"  # noqa: S105 - a CTC token, not a password
 SPACE = " "
 
@@ -44,7 +44,7 @@ class Vocabulary:
     @classmethod
     def turkish(cls) -> Vocabulary:
         """The 29 Turkish letters and q w x, the blank first and the space last (34 tokens)."""
-        return cls((BLANK_TOKEN, *TURKISH_LETTERS, SPACE), blank=0)
+        return cls((BLANK_TOKEN, *ALPHABET, SPACE), blank=0)
 
     @property
     def size(self) -> int:
