@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_parser(None).print_help()
         return EXIT_USAGE
     try:
-        return run_command(command, options)
+        status = run_command(command, options)
+        sys.stdout.flush()
     except DinleError as error:
         print(f"dinle {command.name}: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"dinle {command.name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    return status
 
 
 def build_parser(command: Command | None) -> argparse.ArgumentParser:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from dinle.config import Arg
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dinle.build.config import ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
     from dinle.demo import DemoConfig
     from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
     from dinle.serve.config import ServeConfig
     from dinle.transcribe import TranscribeConfig
+
+WIDE_COLUMNS = 160  # of a log file or a pipe, where nothing says how wide a line may be
 
 
 @dataclass(frozen=True)
@@ -66,23 +71,52 @@ def quantize(config: QuantizeConfig) -> None:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Evaluate a model; print the scores and where the report is."""
+    from dinle.measure.evaluate import SCORES_FILE
     from dinle.measure.evaluate import evaluate as run
+    from dinle.measure.report import render_scores
 
-    print(f"report: {run(config) / 'report.md'}")
+    folder = run(config)
+    show_table(render_scores(read_json(folder / SCORES_FILE)))
+    print(f"report: {folder / 'report.md'}")
 
 
 def compare(config: CompareConfig) -> None:
     """Compare two evaluations; print the difference and where the report is."""
+    from dinle.measure.compare import COMPARISON_FILE, render_comparison
     from dinle.measure.compare import compare as run
 
-    print(f"report: {run(config) / 'report.md'}")
+    folder = run(config)
+    show_table(render_comparison(read_json(folder / COMPARISON_FILE)))
+    print(f"report: {folder / 'report.md'}")
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Benchmark; print the table, where the report is, and one line of JSON last."""
+    """Benchmark; print the table, where the report is, and one line of JSON last, for programs."""
     from dinle.measure.benchmark import benchmark as run
+    from dinle.measure.benchmark import find_json, summarize_report
+    from dinle.measure.benchmark_report import render_benchmark
 
-    print(f"report: {run(config)}")
+    path = run(config)
+    report = read_json(find_json(path))
+    show_table(render_benchmark(report))
+    print(f"report: {path}")
+    print(json.dumps(summarize_report(report), ensure_ascii=False))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A stage's figures."""
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def show_table(table: Table) -> None:
+    """Print a table as wide as the terminal, or as it needs where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE_COLUMNS
+    console.print(table)
 
 
 def transcribe(config: TranscribeConfig) -> int:
