@@ -26,7 +26,10 @@ also that builtin, so that ordinary ``except`` clauses work::
     │   └── LossNotFiniteError               NaN or infinite loss
     ├── ExportError
     │   └── ParityError                      ONNX and torch disagree, or a row depends on its neighbours
-    └── QualityGateError                     int8 loses more than the config allows
+    ├── QualityGateError                     int8 loses more than the config allows
+    ├── dinle.serve.errors.ServiceBusyError  every worker and every waiting place is taken
+    ├── dinle.serve.errors.ClientGoneError   the client hung up before its answer was ready
+    └── dinle.serve.process.ServiceFailedError   a service that was started did not answer
 """
 
 from __future__ import annotations

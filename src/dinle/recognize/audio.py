@@ -95,7 +95,8 @@ def _open_file(source: AudioSource) -> Iterator[tuple[BinaryIO, str]]:
         with path.open("rb") as file:  # FFmpeg gets the file, never the name: names can be addresses
             yield file, str(path)
     else:
-        yield source, str(getattr(source, "name", "the audio"))
+        name = getattr(source, "name", None)  # a temporary file's is a number, or nothing
+        yield source, name if isinstance(name, str) else "the audio"
 
 
 def _check_bytes(file: BinaryIO, name: str, max_bytes: int | None) -> None:

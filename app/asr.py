@@ -1,0 +1,28 @@
+"""The classic recogniser behind the service: one object, one method, the answer of ``POST /transcribe``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dinle
+
+if TYPE_CHECKING:
+    from dinle.recognize.audio import AudioSource
+    from dinle.recognize.recognizer import Backend
+
+
+class ASRService:
+    """Transcribes recordings with one model.
+
+    Args:
+        model_dir: bundle folder (``None``: the bundled model).
+        backend: ``onnx_int8``, ``onnx`` or ``pytorch``.
+    """
+
+    def __init__(self, model_dir: str | None = None, backend: Backend = "onnx_int8") -> None:
+        self.recognizer = dinle.load(model_dir, backend=backend)
+
+    def transcribe(self, audio: AudioSource) -> dict[str, str | float]:
+        """``{"text": ..., "inference_time": ...}`` of a path, encoded bytes or a binary file; raises ``dinle.DinleError``."""
+        transcript = self.recognizer.transcribe(audio)
+        return {"text": transcript.text, "inference_time": transcript.inference_s}

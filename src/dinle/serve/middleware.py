@@ -1,0 +1,144 @@
+"""What happens around every request, before and after FastAPI: a request id, no unanswered error, no oversized body."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TYPE_CHECKING
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+
+from dinle.errors import DinleError
+from dinle.serve.errors import REQUEST_ID_KEY, UploadTooLargeError, make_error_response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID_HEADER = "X-Request-ID"
+# A client's own id is kept when it cannot forge a log line.
+PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Boundaries, part headers and small form fields around the file.
+FORM_OVERHEAD_BYTES = 16 * 1024
+# How long, after an early answer, the rest of the body is still taken off the wire and dropped.
+LINGER_S = 2.0
+
+
+class RequestIdMiddleware:
+    """Gives each request an id, in its answer's header too, and answers what nothing else caught with 500 JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection; other kinds than HTTP pass untouched."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = scope[REQUEST_ID_KEY] = given if PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if started:  # too late for another answer: the server cuts the connection
+                raise
+            await make_error_response(scope, error)(scope, receive, send_with_id)
+
+
+class UploadGuardMiddleware:
+    """Refuses bodies that are too large, and uploads when there is no place, as early as it can be known.
+
+    A declared length is judged before a byte is read; a chunked body is counted while it is read. The guard stands in
+    front of the form parser, which would otherwise write the whole body to a temporary file first.
+
+    Args:
+        app: the application behind.
+        max_bytes: the largest accepted file.
+        admit: raises a :class:`DinleError` when no upload can be taken now.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, admit: Callable[[], None]) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection; what carries no body passes untouched."""
+        if scope["type"] != "http" or not has_body(scope):
+            await self.app(scope, receive, send)
+            return
+        body = GuardedBody(receive, send, self.max_bytes)
+        try:
+            body.check_declared(Headers(scope=scope).get("content-length"))
+            self.admit()
+        except (DinleError, UploadTooLargeError) as error:
+            await make_error_response(scope, error)(scope, body.receive, body.send)
+            return
+        await self.app(scope, body.receive, body.send)
+
+
+class GuardedBody:
+    """One request's body, counted, and its answer.
+
+    An answer that leaves before the body has arrived is followed by a moment of reading and dropping: a server that
+    closes a connection with unread bytes resets it, and the reset can overtake the answer.
+    """
+
+    def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
+        self._receive = receive
+        self._send = send
+        self.max_file_bytes = max_bytes
+        self.max_body_bytes = max_bytes + FORM_OVERHEAD_BYTES
+        self.received_bytes = 0
+        self.complete = False
+
+    def check_declared(self, content_length: str | None) -> None:
+        """Raise a 413 when the header ``Content-Length`` says too much (the server guarantees a number)."""
+        if content_length is not None and int(content_length) > self.max_body_bytes:
+            raise UploadTooLargeError(f"{content_length} bytes", self.max_file_bytes)
+
+    async def receive(self) -> Message:
+        """The next piece of the body, or the client's leaving; raises a 413 when the pieces add up to too much."""
+        message = await self._take()
+        if self.received_bytes > self.max_body_bytes:
+            raise UploadTooLargeError(f"more than {self.max_file_bytes} bytes", self.max_file_bytes)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass the answer on; before its end, drop what the client still sends."""
+        if message["type"] == "http.response.start" and not self.complete:
+            MutableHeaders(scope=message)["Connection"] = "close"
+        if message["type"] == "http.response.body" and not message.get("more_body", False) and not self.complete:
+            await self._send({**message, "more_body": True})
+            await self._drop_rest()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _take(self) -> Message:
+        message = await self._receive()
+        self.received_bytes += len(message.get("body", b""))
+        self.complete = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def _drop_rest(self) -> None:
+        """Bounded in time, and in bytes: no body is taken beyond twice what is accepted."""
+        with anyio.move_on_after(LINGER_S):
+            while not self.complete and self.received_bytes < 2 * self.max_body_bytes:
+                await self._take()
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a request announces a body (RFC 9112, section 6)."""
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
