@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Config = TypeVar("Config")
+Backend = Literal["onnx_int8", "onnx", "pytorch"]
 
 
 @dataclass(frozen=True)

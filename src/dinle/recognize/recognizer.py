@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from dinle.config import Backend
 from dinle.errors import EmptyAudioError, UsageError
 from dinle.recognize.audio import NO_LIMITS, SAMPLE_RATE_HZ, AudioLimits, AudioSource, Waveform, stream_audio
 from dinle.recognize.ctc import GreedyDecoder
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from dinle.recognize.engine import Engine
     from dinle.recognize.vocabulary import Vocabulary
 
-Backend = Literal["onnx_int8", "onnx", "pytorch"]
-BACKENDS: tuple[Backend, ...] = ("onnx_int8", "onnx", "pytorch")
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 # Attention costs grow with the square of a window and an edge costs accuracy: 20 s with 4 s shared is a common compromise.
 WINDOW_S = 20.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
-from dinle.config import Arg
+from dinle.config import Arg, Backend
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ServeConfig:
         str | None, Arg("bundle folder, see ASR_MODEL_DIR (default: the bundled model)", flags=("-m",))
     ] = None
     backend: Annotated[
-        Literal["onnx_int8", "onnx", "pytorch"] | None,
+        Backend | None,
         "which engine runs the model, see ASR_BACKEND (default: onnx_int8)",
     ] = None
     threads: Annotated[int | None, "threads of one inference, see ASR_THREADS (default: cores / workers)"] = None

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dinle.config import Backend  # noqa: TC001 - pydantic evaluates it
 from dinle.errors import UsageError
-from dinle.recognize.recognizer import Backend  # noqa: TC001 - pydantic evaluates it
 
 logger = logging.getLogger(__name__)
 
