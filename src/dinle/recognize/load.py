@@ -6,10 +6,11 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from dinle.config import Backend
 from dinle.errors import MissingExtraError, UsageError
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, find_default_bundle, read_bundle
 from dinle.recognize.engine import OnnxEngine
-from dinle.recognize.recognizer import BACKENDS, Backend, Recognizer
+from dinle.recognize.recognizer import BACKENDS, Recognizer
 
 PRECISIONS = {"onnx_int8": "int8", "onnx": "fp32"}
 
