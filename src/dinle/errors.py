@@ -7,6 +7,7 @@ also that builtin, so that ordinary ``except`` clauses work::
     ├── UsageError (ValueError)              a flag, a config field or an argument that does not fit
     ├── MissingExtraError (ImportError)      an optional dependency group is not installed
     ├── AudioError (ValueError)              the sound itself
+    │   ├── AudioNotFoundError (FileNotFoundError)
     │   ├── AudioDecodeError                 not audio, or damaged
     │   ├── EmptyAudioError                  audio without a single sample
     │   └── AudioLimitError                  longer or larger than the caller allows
@@ -53,6 +54,10 @@ class MissingExtraError(DinleError, ImportError):
 
 class AudioError(DinleError, ValueError):
     """The sound itself is unusable."""
+
+
+class AudioNotFoundError(AudioError, FileNotFoundError):
+    """There is no file at the given place."""
 
 
 class AudioDecodeError(AudioError):

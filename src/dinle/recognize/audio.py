@@ -19,7 +19,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from dinle.errors import AudioDecodeError, AudioLimitError, EmptyAudioError
+from dinle.errors import AudioDecodeError, AudioLimitError, AudioNotFoundError, EmptyAudioError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ def decode_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Wavefo
         AudioDecodeError: not audio, damaged, or with samples that are not numbers.
         EmptyAudioError: no samples.
         AudioLimitError: over one of the limits.
-        FileNotFoundError: no file at the path.
+        AudioNotFoundError: no file at the path.
     """
     return np.concatenate(list(stream_audio(source, limits)))
 
@@ -92,6 +92,8 @@ def _open_file(source: AudioSource) -> Iterator[tuple[BinaryIO, str]]:
         path = Path(source)
         if path.is_dir():
             raise AudioDecodeError(f"{path} is a folder; expected an audio file")
+        if not path.exists():
+            raise AudioNotFoundError(f"there is no file {path}; expected an audio file")
         with path.open("rb") as file:  # FFmpeg gets the file, never the name: names can be addresses
             yield file, str(path)
     else:

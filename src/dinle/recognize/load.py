@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dinle.config import Backend
 from dinle.errors import MissingExtraError, UsageError
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, find_default_bundle, read_bundle
 from dinle.recognize.engine import OnnxEngine
 from dinle.recognize.recognizer import BACKENDS, Recognizer
+
+if TYPE_CHECKING:
+    from dinle.config import Backend
 
 PRECISIONS = {"onnx_int8": "int8", "onnx": "fp32"}
 

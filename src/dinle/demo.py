@@ -1,0 +1,242 @@
+"""``dinle demo``: every stage in order on a small data set, then one table.
+
+The experiment file (``configs/demo.toml``) holds what a person would tune; this module decides where things go.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from dinle.build.config import ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
+from dinle.config import build_config, read_toml
+from dinle.errors import UsageError
+from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Config = TypeVar("Config")
+MARKER = "demo.json"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """every stage on a small data set -> one table."""
+
+    experiment: Annotated[Path, "settings of the stages, one table each"] = Path("configs/demo.toml")
+    output_dir: Annotated[Path, "folder for everything that the demo makes; emptied first"] = Path("demo-out")
+    port: Annotated[int, "port of the service at the end (0: a free one)"] = 0
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the demo's products go."""
+
+    root: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    @property
+    def manifest(self) -> Path:
+        """The prepared clips."""
+        return self.root / "data" / "manifest.jsonl"
+
+
+class Stages:
+    """The stages with the settings of one experiment."""
+
+    def __init__(self, experiment: Path, console: Console) -> None:
+        self.path = experiment
+        self.tables = read_toml(experiment)
+        self.console = console
+        self.seconds: dict[str, float] = {}
+
+    def make(self, config_class: type[Config], table: str, **places: Any) -> Config:
+        """A stage's config: the experiment's table, and where its input and output are."""
+        return build_config(config_class, {**self.tables.get(table, {}), **places}, where=f"{self.path} [{table}]")
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Announce a step and keep its time."""
+        self.console.rule(f"[bold]{len(self.seconds) + 1}. {title}", align="left")
+        started = time.monotonic()
+        yield
+        self.seconds[title] = time.monotonic() - started
+        self.console.print(f"[dim]{self.seconds[title]:.1f} s[/dim]")
+
+
+def run_demo(config: DemoConfig) -> Path:
+    """Prepare, fine-tune, export, quantise, evaluate, benchmark, transcribe and serve; print one table.
+
+    Returns:
+        The folder with everything made.
+
+    Raises:
+        UsageError: the output folder holds something that no demo made, or the experiment file is wrong.
+        DinleError: a stage failed.
+    """
+    console = Console()
+    stages = Stages(config.experiment, console)
+    places = Places(clear_folder(config.output_dir))
+    make_bundles(stages, places)
+    scores = judge_bundles(stages, places)
+    sample = stages.tables.get("benchmark", {}).get("audio_path", "samples/sample.wav")
+    transcribe_sample(stages, places, Path(sample))
+    answer = ask_service(stages, places, Path(sample), config.port)
+    record = {"scores": scores, "service": answer, "seconds": stages.seconds}
+    (places / MARKER).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print_summary(console, places, scores, stages.seconds)
+    return places.root
+
+
+def clear_folder(folder: Path) -> Path:
+    """An empty folder at this place.
+
+    Raises:
+        UsageError: it holds files, and none that says a demo made them.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise UsageError(f"{folder} holds files that no demo made; give another --output_dir or empty it")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text("{}\n", encoding="utf-8")
+    return folder
+
+
+def make_bundles(stages: Stages, places: Places) -> None:
+    """The starting weights and the fine-tuned ones, both as bundles with fp32 and int8."""
+    from dinle.build.export import export
+    from dinle.build.prepare import prepare
+    from dinle.build.quantize import quantize
+    from dinle.build.train import train
+
+    with stages.step("prepare the data"):
+        prepare(stages.make(PrepareConfig, "prepare", output_dir=places / "data"))
+    with stages.step("export the starting weights"):
+        start = stages.tables.get("train", {}).get("model_name", "")
+        export(
+            stages.make(
+                ExportConfig, "export", checkpoint_dir=start, onnx_dir=places / "before", name="before", int8=True
+            )
+        )
+    with stages.step("fine-tune"):
+        best = train(
+            stages.make(
+                TrainConfig, "train", dataset_name=str(places.manifest),
+                output_dir=places / "checkpoints", log_dir=places / "runs",
+            )
+        )  # fmt: skip
+    with stages.step("export the fine-tuned weights"):
+        export(
+            stages.make(
+                ExportConfig, "export", checkpoint_dir=str(best), onnx_dir=places / "after", name="after", int8=False
+            )
+        )
+    with stages.step("quantise, behind the quality gate"):
+        quantize(stages.make(QuantizeConfig, "quantize", bundle_dir=places / "after", manifest=places.manifest))
+
+
+def judge_bundles(stages: Stages, places: Places) -> dict[str, dict[str, Any]]:
+    """Scores of both bundles in both precisions, the paired comparison, and the benchmark."""
+    from dinle.measure.benchmark import benchmark
+    from dinle.measure.compare import compare
+    from dinle.measure.evaluate import evaluate
+
+    scores: dict[str, dict[str, Any]] = {}
+    with stages.step("evaluate before and after, fp32 and int8"):
+        for bundle in ("before", "after"):
+            for precision, backend in (("fp32", "onnx"), ("int8", "onnx_int8")):
+                name = f"{bundle}_{precision}"
+                folder = evaluate(
+                    stages.make(
+                        EvaluateConfig, "evaluate", manifest=places.manifest, model=str(places / bundle),
+                        backend=backend, output_dir=places / "evaluation" / name,
+                    )
+                )  # fmt: skip
+                scores[name] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        compare(
+            stages.make(
+                CompareConfig, "compare", baseline=places / "evaluation" / "before_int8",
+                candidate=places / "evaluation" / "after_int8", output_dir=places / "comparison",
+            )
+        )  # fmt: skip
+    with stages.step("benchmark PyTorch, ONNX and ONNX INT8"):
+        benchmark(
+            stages.make(
+                BenchmarkConfig, "benchmark", checkpoint_dir=str(places / "checkpoints" / "best"),
+                onnx_path=places / "after" / "model.onnx", onnx_int8_path=places / "after" / "model_int8.onnx",
+                report_path=places / "benchmark_report.md",
+            )
+        )  # fmt: skip
+    return scores
+
+
+def transcribe_sample(stages: Stages, places: Places, sample: Path) -> None:
+    """The sample through the fine-tuned int8 bundle."""
+    from dinle.recognize.load import load
+
+    with stages.step(f"transcribe {sample}"):
+        stages.console.print(load(places / "after").transcribe(sample).text)
+
+
+def ask_service(stages: Stages, places: Places, sample: Path, port: int) -> dict[str, Any]:
+    """The service's answer to the sample: start it, post, stop it."""
+    from dinle.serve.process import post_audio, run_service
+
+    with stages.step(f"serve, and post {sample}"), run_service(places / "after", port) as address:
+        answer = post_audio(f"{address}/transcribe", sample)
+        stages.console.print_json(data=answer)
+    return answer
+
+
+ROWS = {
+    "before_fp32": "before fine-tuning, fp32",
+    "before_int8": "before fine-tuning, int8",
+    "after_fp32": "after fine-tuning, fp32",
+    "after_int8": "after fine-tuning, int8",
+}
+
+
+def print_summary(
+    console: Console, places: Places, scores: dict[str, dict[str, Any]], seconds: dict[str, float]
+) -> None:
+    """One table of all that was measured, and where to look."""
+    from dinle.measure.markdown import format_rate
+
+    table = Table(title="What was measured (normalised text, 95 % intervals)", title_justify="left")
+    for column in ("model", "WER", "CER", "RTFx", "size MB"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, title in ROWS.items():
+        normalised = scores[name]["scores"]["tr"]
+        bundle, precision = name.split("_")
+        file = places / bundle / ("model_int8.onnx" if precision == "int8" else "model.onnx")
+        table.add_row(
+            title,
+            format_rate(normalised["wer"]),
+            format_rate(normalised["cer"]),
+            f"{scores[name]['rtfx']:.0f}",
+            f"{file.stat().st_size / 1e6:.1f}",
+        )
+    console.print()
+    console.print(table)
+    for label, path in {
+        "data report": places / "data" / "report.md",
+        "evaluation, with plots": places / "evaluation" / "after_int8" / "report.md",
+        "before against after": places / "comparison" / "report.md",
+        "benchmark, with plots": places / "benchmark_report.md",
+        "the bundle": places / "after",
+        "training curves": f"tensorboard --logdir {places / 'runs'}",
+    }.items():
+        console.print(f"{label + ':':<24}{path}", highlight=False)
+    console.print(f"\nEverything took {sum(seconds.values()):.0f} s. Next: make serve", highlight=False)

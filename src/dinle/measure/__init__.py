@@ -1,0 +1,1 @@
+"""Judges bundles: quality and speed."""

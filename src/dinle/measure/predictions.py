@@ -1,0 +1,92 @@
+"""``predictions.jsonl``: what a system recognised, one clip a line. Scores are computed from such files alone.
+
+::
+
+    {"id": "audio/001.opus", "audio": "/data/audio/001.opus", "reference": "Bugün hava güzel.",
+     "hypothesis": "bugün hava güzel", "duration_s": 2.31, "inference_s": 0.04, "speaker": "a", "error": null}
+
+``id``, ``reference`` and ``hypothesis`` are required, so that other systems' output can be scored too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from dinle.errors import ManifestError
+from dinle.manifest import iterate_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+PREDICTIONS_FILE = "predictions.jsonl"
+_DIGITS = 5  # 10 microseconds
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One clip: what was said (as the source wrote it) and what was recognised.
+
+    Attributes:
+        id: the clip's name, the same in every evaluation of the same data.
+        audio: the file, for people who want to listen.
+        reference: the transcript of the data set.
+        hypothesis: the system's; empty where ``error`` says why it failed.
+        duration_s: length of the sound.
+        inference_s: wall seconds of the recogniser, from file to text.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    audio: str = ""
+    duration_s: float = 0.0
+    inference_s: float = 0.0
+    speaker: str | None = None
+    error: str | None = None
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Write predictions as they come, line by line, and return them; the file has its name only when it is complete."""
+    written = []
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for prediction in predictions:
+            fields = {key: round(x, _DIGITS) if isinstance(x, float) else x for key, x in asdict(prediction).items()}
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            written.append(prediction)
+    partial.replace(path)
+    return written
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read ``predictions.jsonl``, or the one in an evaluation's folder.
+
+    Raises:
+        ManifestError: no such file, no lines, a line that lacks a required key, or an id that occurs twice.
+    """
+    file = path / PREDICTIONS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ManifestError(f"there is no {file}; 'dinle evaluate' writes one, one JSON object a line")
+    predictions = [_read_line(fields, f"{file}:{number}") for number, fields in iterate_lines(file)]
+    if not predictions:
+        raise ManifestError(f"{file} holds no predictions; expected one JSON object a line")
+    seen: set[str] = set()
+    for prediction in predictions:
+        if prediction.id in seen:
+            raise ManifestError(f"{file}: the id {prediction.id!r} occurs twice; expected one line for each clip")
+        seen.add(prediction.id)
+    return predictions
+
+
+def _read_line(fields: Mapping[str, Any], where: str) -> Prediction:
+    for key in ("id", "reference", "hypothesis"):
+        if not isinstance(fields.get(key), str):
+            raise ManifestError(f"{where}: {key} is {fields.get(key)!r}; expected a string")
+    for key in ("duration_s", "inference_s"):
+        if not isinstance(fields.get(key, 0.0), (int, float)):
+            raise ManifestError(f"{where}: {key} is {fields[key]!r}; expected seconds")
+    known = Prediction.__dataclass_fields__
+    return Prediction(**{key: value for key, value in fields.items() if key in known})

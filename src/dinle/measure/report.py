@@ -1,0 +1,210 @@
+"""``report.md`` of an evaluation and of a comparison, with their plots; the table that the command line prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from dinle.measure.markdown import format_alignment, format_machine, format_percent, format_rate, format_table
+from dinle.measure.plots import plot_clip_rates, plot_group_rates
+from dinle.measure.scores import count_predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from dinle.measure.predictions import Prediction
+    from dinle.measure.wer import ErrorCounts
+
+# The normalisation of tables, plots and alignments; the headline figures are given in all.
+MAIN = "tr"
+_EXPLANATION = (
+    "Rates are pooled over clips; in brackets the 95 % interval ({method}, {samples} resamples). `raw` scores the texts as they "
+    "are, `{text}` after Turkish normalisation of both sides. Everything below is in `{text}`. The intervals take clips as "
+    "independent: with few speakers they are too narrow."
+)
+WORST_CLIPS = 10
+CONFUSIONS_SHOWN = 15
+SPEAKERS_SHOWN = 30
+FAILURES_SHOWN = 20
+
+
+def write_evaluation_report(folder: Path, scores: Mapping[str, Any], predictions: Sequence[Prediction]) -> None:
+    """Write ``report.md`` and its plots into an evaluation's folder.
+
+    Args:
+        folder: where to.
+        scores: what ``scores.json`` holds.
+        predictions: what it was computed from.
+    """
+    counts = count_predictions(predictions, MAIN)
+    main = scores["scores"][MAIN]
+    name = name_system(scores)
+    plot_group_rates(
+        folder / "wer_by_duration.png",
+        main["by_duration"],
+        whole=main["wer"]["rate"],
+        title=f"{name}: WER by length of clip",
+    )
+    speakers = main["by_speaker"][-SPEAKERS_SHOWN:]
+    of_all = (
+        f" (the {SPEAKERS_SHOWN} worst of {len(main['by_speaker'])})" if len(speakers) < len(main["by_speaker"]) else ""
+    )
+    plot_group_rates(
+        folder / "wer_by_speaker.png", speakers, whole=main["wer"]["rate"], title=f"{name}: WER by speaker{of_all}"
+    )
+    plot_clip_rates(
+        folder / "wer_by_clip.png", [clip.words.rate for clip in counts], title=f"{name}: how much of a clip is wrong"
+    )
+    (folder / "report.md").write_text(format_evaluation(scores, predictions, counts), encoding="utf-8")
+
+
+def format_evaluation(
+    scores: Mapping[str, Any], predictions: Sequence[Prediction], counts: Sequence[ErrorCounts]
+) -> str:
+    """An evaluation as Markdown; ``counts`` are the predictions' in the normalisation :data:`MAIN`."""
+    main = scores["scores"][MAIN]
+    sections = [
+        f"# Evaluation: {name_system(scores)}",
+        _format_facts(scores),
+        "## Error rates",
+        _format_headline(scores),
+        _EXPLANATION.format(**scores["intervals"], text=MAIN),
+        *_format_warnings(scores),
+        "## By length of clip",
+        _format_groups("length", main["by_duration"]),
+        "![WER by length of clip](wer_by_duration.png)",
+        "## By speaker",
+        _format_groups("speaker", main["by_speaker"][-SPEAKERS_SHOWN:]),
+        "![WER by speaker](wer_by_speaker.png)",
+        "## Most frequent errors",
+        _format_confusions(main["confusions"]),
+        "## Clips",
+        "![how much of a clip is wrong](wer_by_clip.png)",
+        *_format_worst(counts),
+        *_format_failures(predictions),
+        *(["## Machine", format_machine(scores["machine"])] if "machine" in scores else []),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def render_scores(scores: Mapping[str, Any]) -> Table:
+    """The headline figures of ``scores.json`` as a table for the terminal."""
+    failed = f", {scores['failed']} failed" if scores["failed"] else ""
+    speed = f", RTFx {scores['rtfx']:.1f}" if scores["rtfx"] else ""
+    table = Table(title=f"{name_system(scores)}: {scores['clips']} clips{failed}{speed}", title_justify="left")
+    for name in ("text", "WER [95 %]", "CER [95 %]", "sub", "ins", "del", "words", "exact"):
+        table.add_column(name, justify="left" if name == "text" else "right")
+    for row in _list_headline(scores):
+        table.add_row(*row)
+    return table
+
+
+def name_system(scores: Mapping[str, Any]) -> str:
+    """Name and backend of what was measured, as far as known."""
+    model = scores.get("model")
+    return f"{model['name']} ({model['backend']})" if model else "predictions"
+
+
+def _list_headline(scores: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, score in scores["scores"].items():
+        words = score["wer"]
+        edits = [f"{words[key]}" for key in ("substitutions", "insertions", "deletions", "reference")]
+        rows.append([name, format_rate(words), format_rate(score["cer"]), *edits, format_percent(score["exact_share"])])
+    return rows
+
+
+def _format_headline(scores: Mapping[str, Any]) -> str:
+    header = (
+        "text",
+        "WER [95 %]",
+        "CER [95 %]",
+        "substituted",
+        "inserted",
+        "deleted",
+        "reference words",
+        "clips without error",
+    )
+    return format_table(header, _list_headline(scores))
+
+
+def _format_facts(scores: Mapping[str, Any]) -> str:
+    rows: list[tuple[str, object]] = []
+    if "model" in scores:
+        model = scores["model"]
+        rows += [
+            ("model", f"{model['name']}, {model['backend']} ({model['precision']}), from `{model['source']}`"),
+            ("weights", f"SHA-256 `{model['weights_sha256'][:16]}`"),
+        ]
+    if "data" in scores:
+        split = scores["data"]["split"]
+        rows.append(("data", f"`{scores['data']['manifest']}`" + (f", split {split}" if split else "")))
+    rows.append(("clips", f"{scores['clips']}, {scores['audio_s'] / 60:.1f} minutes, {scores['failed']} failed"))
+    if scores["rtfx"]:
+        threads = f", {scores['threads']} threads" if "threads" in scores else ""
+        rows.append(("speed", f"RTFx {scores['rtfx']:.1f}: seconds of audio in a second, from file to text{threads}"))
+    return format_table(("what", ""), rows)
+
+
+def _format_warnings(scores: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if scores["clips"] == 1:
+        lines.append("One clip only: the intervals have no width and say nothing about other clips.")
+    if not scores["scores"][MAIN]["wer"]["reference"]:
+        lines.append("No clip has a reference with words: the rates are numbers of inserted words and characters.")
+    if scores["failed"]:
+        lines.append(f"{scores['failed']} clips failed and count as empty hypotheses; they are listed at the end.")
+    return lines
+
+
+def _format_groups(name: str, groups: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            group["group"],
+            group["clips"],
+            f"{group['audio_s'] / 60:.1f}",
+            group["wer"]["reference"],
+            format_rate(group["wer"]),
+            format_rate(group["cer"]),
+            format_percent(group["exact_share"]),
+        )
+        for group in groups
+    ]
+    return format_table((name, "clips", "minutes", "words", "WER [95 %]", "CER [95 %]", "clips without error"), rows)
+
+
+def _format_confusions(confusions: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    columns = [
+        [f"{one['reference']} → {one['hypothesis']} ({one['count']})" for one in confusions["substitutions"]],
+        [f"{one['hypothesis']} ({one['count']})" for one in confusions["insertions"]],
+        [f"{one['reference']} ({one['count']})" for one in confusions["deletions"]],
+    ]
+    height = min(CONFUSIONS_SHOWN, max(map(len, columns)))
+    if not height:
+        return "None."
+    rows = [[column[row] if row < len(column) else "" for column in columns] for row in range(height)]
+    return format_table(("substituted (times)", "inserted (times)", "deleted (times)"), rows)
+
+
+def _format_worst(counts: Sequence[ErrorCounts]) -> list[str]:
+    worst = sorted(
+        (clip for clip in counts if not clip.exact), key=lambda clip: (-clip.words.errors, -clip.words.rate, clip.id)
+    )
+    if not worst:
+        return ["Every clip is right."]
+    parts = [f"### The {min(WORST_CLIPS, len(worst))} clips with the most word errors"]
+    for clip in worst[:WORST_CLIPS]:
+        title = f"`{clip.id}`: {clip.words.errors} errors, {clip.words.reference} words"
+        parts.append(f"{title}\n\n```text\n{format_alignment(clip.alignment)}\n```")
+    return parts
+
+
+def _format_failures(predictions: Sequence[Prediction]) -> list[str]:
+    failed = [one for one in predictions if one.error is not None]
+    if not failed:
+        return []
+    rows = [(one.id, one.error) for one in failed[:FAILURES_SHOWN]]
+    more = [f"and {len(failed) - FAILURES_SHOWN} more in predictions.jsonl"] if len(failed) > FAILURES_SHOWN else []
+    return ["## Failed clips", format_table(("clip", "error"), rows), *more]
