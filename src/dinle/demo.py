@@ -212,7 +212,7 @@ def print_summary(
     console: Console, places: Places, scores: dict[str, dict[str, Any]], seconds: dict[str, float]
 ) -> None:
     """One table of all that was measured, and where to look."""
-    from dinle.measure.markdown import format_rate
+    from dinle.markdown import format_rate
 
     table = Table(title="What was measured (normalised text, 95 % intervals)", title_justify="left")
     for column in ("model", "WER", "CER", "RTFx", "size MB"):

@@ -14,7 +14,6 @@ from matplotlib.image import imread
 
 from dinle.build import data_report
 from dinle.build.config import PrepareConfig
-from dinle.build.data_report import format_table
 from dinle.build.data_summary import Sharing
 from dinle.build.prepare import choose_records, judge_clip, map_in_order, prepare
 from dinle.errors import DatasetError, TooManyBadClipsError, UsageError
@@ -396,10 +395,6 @@ def test_sharing_counts_distinct_things_by_pair() -> None:
         sharing.add(content, split, content.decode())
     assert sharing.count_pairs() == {"train and validation": 1, "train and test": 1, "validation and test": 1}
     assert sharing.repeats == 1
-
-
-def test_cells_cannot_break_a_table() -> None:
-    assert format_table(("a",), [("x|y\nz",)]) == "| a |\n| --- |\n| x\\|y z |"
 
 
 # --- the bundled data ---

@@ -92,3 +92,4 @@ class QuantizeConfig:
     per_channel: Annotated[bool, "one scale for each output channel of a weight"] = True
     reduce_range: Annotated[bool, "7-bit weights: no saturation on CPUs without VNNI"] = True
     threads: Annotated[int | None, "threads for judging (default: all cores)"] = None
+    drop_fp32: Annotated[bool, "keep only int8 when the gate does not refuse it: a bundle to ship"] = False

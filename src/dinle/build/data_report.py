@@ -9,9 +9,9 @@ from dinle.build.data_plots import plot_characters, plot_histogram
 from dinle.build.data_summary import DataSummary, sort_splits
 from dinle.lint import lint_labels
 from dinle.manifest import MANIFEST_NAME, iterate_lines
+from dinle.markdown import clean_cell, format_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -71,16 +71,6 @@ def format_report(data: dict[str, Any], labels: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; bars and line breaks inside cells are made harmless."""
-    lines = [list(header), ["---"] * len(header), *([_clean_cell(str(cell)) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _clean_cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 def _format_hours(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
@@ -132,7 +122,7 @@ def _format_shared(data: dict[str, Any]) -> str:
     ):
         found = [f"- {what} in {pair}: {count}" for pair, count in counts.items()]
         lines += found or [f"- {what}: none"]
-        lines += [f"  - such as: {'; '.join(_clean_cell(example) for example in examples[:5])}"] if found else []
+        lines += [f"  - such as: {'; '.join(clean_cell(example) for example in examples[:5])}"] if found else []
     speakers = data["shared_speakers"]
     lines.append(f"- speakers: {len(speakers)} ({', '.join(speakers[:5])})" if speakers else "- speakers: none")
     lines.append(f"- audio repeated within a split: {data['repeated_audio']}")

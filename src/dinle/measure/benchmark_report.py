@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from dinle.measure.markdown import format_machine, format_percent, format_table
+from dinle.markdown import format_machine, format_percent, format_table
 from dinle.measure.plots import plot_latency, plot_size_and_latency
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from dinle.errors import UsageError
+from dinle.markdown import format_alignment, format_percent, format_table
 from dinle.measure.evaluate import SCORES_FILE
-from dinle.measure.markdown import format_alignment, format_percent, format_table
 from dinle.measure.plots import plot_changes
 from dinle.measure.predictions import PREDICTIONS_FILE, read_predictions
 from dinle.measure.report import MAIN, name_system

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
-from dinle.measure.markdown import format_percent
+from dinle.markdown import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from dinle.measure.markdown import format_alignment, format_machine, format_percent, format_rate, format_table
+from dinle.markdown import format_alignment, format_machine, format_percent, format_rate, format_table
 from dinle.measure.plots import plot_clip_rates, plot_group_rates
 from dinle.measure.scores import count_predictions
 

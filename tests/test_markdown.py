@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinle.measure.markdown import LINE_WIDTH, format_alignment, format_rate, format_table
+from dinle.markdown import LINE_WIDTH, format_alignment, format_rate, format_table
 from dinle.measure.wer import count_errors
 
 TEXTS = st.lists(st.sampled_from(["bir", "iki", "ırmaktan", "o"]), max_size=40).map(" ".join)
