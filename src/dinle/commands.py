@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dinle.config import Arg
+from dinle.progress import open_console
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from dinle.build.config import ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
     from dinle.demo import DemoConfig
     from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
     from dinle.serve.config import ServeConfig
     from dinle.transcribe import TranscribeConfig
-
-WIDE_COLUMNS = 160  # of a log file or a pipe, where nothing says how wide a line may be
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> None:
     from dinle.measure.report import render_scores
 
     folder = run(config)
-    show_table(render_scores(read_json(folder / SCORES_FILE)))
+    open_console().print(render_scores(read_json(folder / SCORES_FILE)))
     print(f"report: {folder / 'report.md'}")
 
 
@@ -86,7 +83,7 @@ def compare(config: CompareConfig) -> None:
     from dinle.measure.compare import compare as run
 
     folder = run(config)
-    show_table(render_comparison(read_json(folder / COMPARISON_FILE)))
+    open_console().print(render_comparison(read_json(folder / COMPARISON_FILE)))
     print(f"report: {folder / 'report.md'}")
 
 
@@ -98,7 +95,7 @@ def benchmark(config: BenchmarkConfig) -> None:
 
     path = run(config)
     report = read_json(find_json(path))
-    show_table(render_benchmark(report))
+    open_console().print(render_benchmark(report))
     print(f"report: {path}")
     print(json.dumps(summarize_report(report), ensure_ascii=False))
 
@@ -107,16 +104,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """A stage's figures."""
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
-
-
-def show_table(table: Table) -> None:
-    """Print a table as wide as the terminal, or as it needs where there is none."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDE_COLUMNS
-    console.print(table)
 
 
 def transcribe(config: TranscribeConfig) -> int:

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
 from dinle.build.config import ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
 from dinle.config import build_config, read_toml
 from dinle.errors import UsageError
 from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
+from dinle.progress import open_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import Console
 
 Config = TypeVar("Config")
 MARKER = "demo.json"
@@ -85,7 +87,7 @@ def run_demo(config: DemoConfig) -> Path:
         UsageError: the output folder holds something that no demo made, or the experiment file is wrong.
         DinleError: a stage failed.
     """
-    console = Console()
+    console = open_console()
     stages = Stages(config.experiment, console)
     places = Places(clear_folder(config.output_dir))
     make_bundles(stages, places)

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 Item = TypeVar("Item")
+WIDE_COLUMNS = 140  # of a log file or a pipe, where nothing says how wide a line may be
+
+
+def open_console() -> Console:
+    """Standard output for tables: as wide as the terminal, or as they need where there is none."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE_COLUMNS
+    return console
 
 
 class Bar(Protocol):
