@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dinle.build import quantize as quantize_module
+from dinle.build.config import QuantizeConfig
+from dinle.build.gate import Verdict
+from dinle.build.quantize import drop_precision, quantize, store_half_constants, write_int8_graph
+from dinle.errors import PrecisionUnavailableError, QualityGateError
+from dinle.manifest import Clip, write_manifest
+from dinle.measure.wer import Edits, Interval, PooledCounts
+from dinle.recognize.bundle import Bundle, read_bundle, write_bundle
+from dinle.recognize.engine import OnnxEngine
+from dinle.recognize.load import load
+from dinle.recognize.vocabulary import Vocabulary
+from tests.graphs import save_level_graph, spell_levels
+from tests.sounds import encode_wav
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "models" / "dinle-ctc-v0"
+TEXTS = ("bir iki üç", "dört", "beş altı yedi", "sekiz dokuz", "on")
+
+
+# --- the graph
+
+
+def save_small_graph(path: Path, *, half: bool = True) -> dict[str, NDArray[np.float32]]:
+    """A convolution and two products with the bundle's contract; the weights of an fp16 checkpoint when ``half``."""
+    random = np.random.default_rng(1)
+    shapes = {"kernel": (64, 1, 320), "expand": (64, 256), "contract": (256, 34)}
+    weights = {name: 0.1 * random.standard_normal(shape) for name, shape in shapes.items()}
+    constants: dict[str, NDArray[Any]] = {
+        name: (value.astype(np.float16) if half else value).astype(np.float32) for name, value in weights.items()
+    }
+    scalars = {"frame": np.array(320, dtype=np.int64), "one": np.array([1], dtype=np.int64)}
+    nodes = [
+        helper.make_node("Div", ["lengths", "frame"], ["frames"]),
+        helper.make_node("Unsqueeze", ["waveform", "one"], ["rows"]),
+        helper.make_node("Conv", ["rows", "kernel"], ["channels"], strides=[320]),
+        helper.make_node("Transpose", ["channels"], ["hidden"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["hidden", "expand"], ["wide"]),
+        helper.make_node("Tanh", ["wide"], ["bent"]),
+        helper.make_node("MatMul", ["bent", "contract"], ["scores"]),
+        helper.make_node("LogSoftmax", ["scores"], ["log_probs"], axis=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [
+            helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["B", "S"]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT64, ["B"]),
+        ],
+        [
+            helper.make_tensor_value_info("log_probs", TensorProto.FLOAT, ["B", "T", 34]),
+            helper.make_tensor_value_info("frames", TensorProto.INT64, ["B"]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in {**constants, **scalars}.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return constants
+
+
+def make_noise() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    waveforms = 0.3 * np.random.default_rng(2).standard_normal((2, 16_000))
+    return waveforms.astype(np.float32), np.array([16_000, 16_000])
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_products_become_integer_and_convolutions_stay(tmp_path: Path, per_channel: bool) -> None:
+    save_small_graph(tmp_path / "model.onnx")
+    write_int8_graph(tmp_path / "model.onnx", tmp_path / "int8.onnx", per_channel=per_channel)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    operators = [node.op_type for node in graph.node]
+    assert (operators.count("MatMulInteger"), operators.count("Conv")) == (2, 1)
+    assert not {"MatMul", "ConvInteger"} & set(operators)
+    weights = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    assert weights["expand_quantized"].dtype == np.int8
+    assert weights["expand_scale"].size == (256 if per_channel else 1)
+    fp32, int8 = (OnnxEngine(tmp_path / name).run(*make_noise())[0] for name in ("model.onnx", "int8.onnx"))
+    assert 0 < np.abs(np.exp(fp32) - np.exp(int8)).mean() < 0.003
+
+
+@pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
+def test_seven_bits_leave_room_for_pairs(tmp_path: Path, reduce_range: bool, largest: int) -> None:
+    save_small_graph(tmp_path / "model.onnx")
+    write_int8_graph(tmp_path / "model.onnx", tmp_path / "int8.onnx", reduce_range=reduce_range)
+    (weights,) = (
+        numpy_helper.to_array(constant)
+        for constant in onnx.load(tmp_path / "int8.onnx").graph.initializer
+        if constant.name == "expand_quantized"
+    )
+    assert np.abs(weights.astype(int)).max() == largest
+    # vpmaddubsw adds two products of an unsigned activation and a signed weight in 16 bits
+    assert (2 * 255 * largest <= 2**15) == reduce_range
+
+
+def test_fp16_storage_loses_no_bit_and_halves_what_fits(tmp_path: Path) -> None:
+    constants = save_small_graph(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    assert store_half_constants(model) == 3
+    onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "half.onnx")
+    saved = (tmp_path / "model.onnx").stat().st_size - (tmp_path / "half.onnx").stat().st_size
+    assert saved == pytest.approx(2 * sum(value.size for value in constants.values()), rel=0.05)
+    whole, half = (OnnxEngine(tmp_path / name).run(*make_noise())[0] for name in ("model.onnx", "half.onnx"))
+    np.testing.assert_array_equal(whole, half)
+
+
+def test_constants_that_fp16_cannot_hold_stay_fp32(tmp_path: Path) -> None:
+    save_small_graph(tmp_path / "model.onnx", half=False)
+    assert store_half_constants(onnx.load(tmp_path / "model.onnx")) == 0
+
+
+def test_the_root_logger_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_small_graph(tmp_path / "model.onnx")
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    write_int8_graph(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert (root.handlers, root.level) == before
+    assert not caplog.records
+
+
+# --- the stage and its gate
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A bundle that reads texts off the loudness of its sound; it holds no product, so int8 is exactly fp32."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    save_level_graph(folder / "model.onnx")
+    return write_bundle(
+        Bundle(
+            folder=folder,
+            name="levels",
+            family="ctc",
+            files={"fp32": "model.onnx"},
+            vocabulary=Vocabulary.turkish(),
+            frame_shift_s=0.02,
+        )
+    )
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    clips = []
+    for number, text in enumerate(TEXTS * 2):
+        path = tmp_path / f"{number}.wav"
+        path.write_bytes(encode_wav(spell_levels(text), subtype="FLOAT"))
+        clips.append(Clip(path, text, 1.0, split="test"))
+    write_manifest(tmp_path / "manifest.jsonl", clips)
+    return tmp_path / "manifest.jsonl"
+
+
+@pytest.fixture
+def damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the quantiser make a graph that hears every level a tenth too high."""
+
+    def write_damaged(source: Path, target: Path, **_: Any) -> None:
+        model = onnx.load(source)
+        for constant in model.graph.initializer:
+            if constant.name == "hundred":
+                constant.CopyFrom(numpy_helper.from_array(np.array(110, dtype=np.float32), "hundred"))
+        onnx.save(model, target)
+
+    monkeypatch.setattr(quantize_module, "write_int8_graph", write_damaged)
+
+
+def test_without_a_manifest_the_gate_is_unmeasured(bundle: Bundle) -> None:
+    made = quantize(QuantizeConfig(bundle_dir=bundle.folder))
+    assert made == read_bundle(bundle.folder)
+    assert made.files == {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+    assert made.gate == {"int8": {"status": "unmeasured"}}
+    run = json.loads((bundle.folder / "run_quantize.json").read_text(encoding="utf-8"))
+    assert run["results"]["bytes"]["int8"] == made.path("int8").stat().st_size
+
+
+def test_int8_without_loss_passes_with_its_figures(bundle: Bundle, manifest: Path) -> None:
+    made = quantize(QuantizeConfig(bundle_dir=bundle.folder, manifest=manifest, split="test"))
+    gate = made.gate["int8"]
+    assert (gate["status"], gate["clips"], gate["normalizer"]) == ("passed", 10, "tr")
+    assert gate["wer"] == {"fp32": 0.0, "int8": 0.0}
+    assert gate["wer_loss_interval"] == [0.0, 0.0]
+    assert load(bundle.folder).transcribe(manifest.parent / "0.wav").text == TEXTS[0]
+
+
+@pytest.mark.usefixtures("damage")
+def test_int8_that_loses_is_refused_kept_and_not_loaded(bundle: Bundle, manifest: Path) -> None:
+    with pytest.raises(QualityGateError, match=r"int8 loses \d+\.\d+ points of WER on 10 clips .* serve fp32"):
+        quantize(QuantizeConfig(bundle_dir=bundle.folder, manifest=manifest, drop_fp32=True))
+    refused = read_bundle(bundle.folder)
+    assert refused.gate["int8"]["status"] == "refused"
+    assert refused.gate["int8"]["wer"]["int8"] > 0.5
+    assert (bundle.folder / "model_int8.onnx").is_file()
+    with pytest.raises(PrecisionUnavailableError, match=r"refused the int8 graph .* points of WER"):
+        load(bundle.folder)
+    assert load(bundle.folder, backend="onnx").transcribe(manifest.parent / "3.wav").text == TEXTS[3]
+    run = json.loads((bundle.folder / "run_quantize.json").read_text(encoding="utf-8"))
+    assert run["results"]["gate"]["status"] == "refused"
+
+
+@pytest.mark.usefixtures("damage")
+def test_a_limit_that_allows_everything_lets_it_pass(bundle: Bundle, manifest: Path) -> None:
+    made = quantize(QuantizeConfig(bundle_dir=bundle.folder, manifest=manifest, max_wer_loss=10.0))
+    assert made.gate["int8"]["status"] == "passed"
+    assert made.gate["int8"]["wer_loss"] > 0.5
+
+
+def test_a_bundle_to_ship_holds_int8_alone(bundle: Bundle, manifest: Path) -> None:
+    made = quantize(QuantizeConfig(bundle_dir=bundle.folder, manifest=manifest, drop_fp32=True))
+    assert (made.files, set(made.gate)) == ({"int8": "model_int8.onnx"}, {"int8"})
+    assert read_bundle(bundle.folder) == made
+    assert not (bundle.folder / "model.onnx").exists()
+    with pytest.raises(PrecisionUnavailableError, match="only usable graph"):
+        drop_precision(made, "int8")
+    with pytest.raises(PrecisionUnavailableError, match="no fp32 graph"):
+        quantize(QuantizeConfig(bundle_dir=bundle.folder))
+
+
+def make_verdict(fp32_errors: int, int8_errors: int, interval: tuple[float, float], limit: float) -> Verdict:
+    fp32, int8 = (
+        PooledCounts(50, 0, Edits(1000 - errors, errors), Edits(5000 - errors, errors))
+        for errors in (fp32_errors, int8_errors)
+    )
+    return Verdict(fp32, int8, Interval(*interval), limit)
+
+
+@pytest.mark.parametrize(
+    ("loss", "interval", "limit", "status", "inconclusive"),
+    [
+        (-5, (-0.02, 0.005), 0.01, "passed", False),
+        (9, (0.005, 0.009), 0.01, "passed", False),  # surely a loss, and an allowed one
+        (9, (-0.002, 0.02), 0.01, "passed", True),
+        (30, (0.012, 0.05), 0.01, "refused", False),
+        (30, (-0.002, 0.07), 0.01, "refused", True),
+        (0, (0.0, 0.0), -0.01, "refused", False),  # a limit below zero asks for an improvement
+    ],
+)
+def test_the_limit_decides_and_the_interval_says_how_surely(
+    loss: int, interval: tuple[float, float], limit: float, status: str, inconclusive: bool
+) -> None:
+    verdict = make_verdict(100, 100 + loss, interval, limit)
+    figures = verdict.to_dict()
+    assert (figures["status"], figures["inconclusive"]) == (status, inconclusive)
+    assert ("reason" in figures) == (status == "refused")
+    assert ("too few to tell" in verdict.describe()) == inconclusive
+    assert figures["wer_loss"] == pytest.approx(loss / 1000)
+
+
+# --- the bundle that travels with the package
+
+
+def test_the_shipped_bundle_is_small_judged_and_of_known_origin(tmp_path: Path) -> None:
+    shipped = read_bundle(SHIPPED)
+    assert set(shipped.files) == {"int8"}
+    assert shipped.path("int8").stat().st_size <= 26_000_000
+    assert shipped.gate["int8"]["status"] == "passed"
+    assert shipped.checkpoint == "checkpoint"
+    assert all(entry["licence"] not in ("", "unknown") for entry in shipped.provenance)
+    assert any("whisper" in entry["name"].casefold() for entry in shipped.provenance)
+    shutil.copytree(SHIPPED, tmp_path / "copy")
+    assert load(tmp_path / "copy").transcribe(ROOT / "samples" / "sample.wav").text
