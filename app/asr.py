@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import dinle
 
 if TYPE_CHECKING:
+    from dinle.config import Backend
     from dinle.recognize.audio import AudioSource
-    from dinle.recognize.recognizer import Backend
 
 
 class ASRService:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,19 +35,24 @@ def test_every_experiment_fits_the_stages(path: Path) -> None:
     assert "dataset_name" not in stages.tables.get("prepare", {}) or stages.make(PrepareConfig, "prepare")
 
 
+def write_json(path: Path, data: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
 def test_the_summary_shows_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = Places(tmp_path)
-    for bundle in ("before", "after"):
-        for name, size in (("model.onnx", 2_000_000), ("model_int8.onnx", 500_000)):
-            (tmp_path / bundle).mkdir(exist_ok=True)
-            (tmp_path / bundle / name).write_bytes(bytes(size))
     rate = {"rate": 0.123, "interval": [0.1, 0.15]}
-    scores = {
-        f"{bundle}_{precision}": {"rtfx": 42.0, "scores": {"tr": {"wer": rate, "cer": rate}}}
-        for bundle in ("before", "after")
-        for precision in ("fp32", "int8")
-    }
-    print_summary(Console(width=160), places, scores, {"prepare": 2.0, "train": 60.0})
+    for name in ("before_fp32", "before_int8", "after_fp32", "after_int8"):
+        write_json(tmp_path / "evaluation" / name / "scores.json", {"scores": {"tr": {"wer": rate, "cer": rate}}})
+    gain = {"difference": -0.051, "interval": [-0.08, -0.01], "significant": True}
+    write_json(tmp_path / "comparison" / "comparison.json", {"differences": {"tr": {"wer": gain}}})
+    backends = [
+        {"label": label, "latency": {"median_s": 0.2 / ratio}, "speedup": {"ratio": ratio}, "size_mb": 23.66}
+        for label, ratio in (("PyTorch fp32", 1.0), ("ONNX fp32", 1.25), ("ONNX INT8", 2.0))
+    ]
+    write_json(tmp_path / "benchmark_report.json", {"backends": backends, "conditions": {"clip_s": 7.725}})
+    print_summary(Console(width=160), Places(tmp_path), {"prepare": 2.0, "train": 60.0})
     shown = capsys.readouterr().out
     assert shown.count("12.3 % [10.0, 15.0]") == 8
-    assert all(text in shown for text in ("2.0", "0.5", "62 s", "benchmark_report.md", "report.md"))
+    assert "-5.1 points [-8.0, -1.0]: more than chance" in shown
+    assert all(text in shown for text in ("7.7 s clip", "200 ms", "160 ms", "2.00x", "23.7 MB", "62 s"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from dinle.config import Arg
+from dinle.config import Arg, read_json
 from dinle.progress import open_console
 
 if TYPE_CHECKING:
@@ -98,12 +98,6 @@ def benchmark(config: BenchmarkConfig) -> None:
     open_console().print(render_benchmark(report))
     print(f"report: {path}")
     print(json.dumps(summarize_report(report), ensure_ascii=False))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A stage's figures."""
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return data
 
 
 def transcribe(config: TranscribeConfig) -> int:

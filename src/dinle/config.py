@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import tomllib
 import types
 from dataclasses import dataclass
@@ -153,6 +154,12 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     if stray:
         raise UsageError(f"{path}: {', '.join(stray)} stands outside a stage's table such as [train]")
     return tables
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A stage's figures, as it wrote them."""
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
 
 
 def to_plain(config: Any) -> dict[str, Any]:

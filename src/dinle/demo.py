@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from rich.table import Table
 
 from dinle.build.config import ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
-from dinle.config import build_config, read_toml
+from dinle.config import build_config, read_json, read_toml
 from dinle.errors import UsageError
 from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
 from dinle.progress import open_console
@@ -91,13 +91,13 @@ def run_demo(config: DemoConfig) -> Path:
     stages = Stages(config.experiment, console)
     places = Places(clear_folder(config.output_dir))
     make_bundles(stages, places)
-    scores = judge_bundles(stages, places)
+    judge_bundles(stages, places)
     sample = stages.tables.get("benchmark", {}).get("audio_path", "samples/sample.wav")
     transcribe_sample(stages, places, Path(sample))
     answer = ask_service(stages, places, Path(sample), config.port)
-    record = {"scores": scores, "service": answer, "seconds": stages.seconds}
+    record = {"service": answer, "seconds": stages.seconds}
     (places / MARKER).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print_summary(console, places, scores, stages.seconds)
+    print_summary(console, places, stages.seconds)
     return places.root
 
 
@@ -149,24 +149,21 @@ def make_bundles(stages: Stages, places: Places) -> None:
         quantize(stages.make(QuantizeConfig, "quantize", bundle_dir=places / "after", manifest=places.manifest))
 
 
-def judge_bundles(stages: Stages, places: Places) -> dict[str, dict[str, Any]]:
-    """Scores of both bundles in both precisions, the paired comparison, and the benchmark."""
+def judge_bundles(stages: Stages, places: Places) -> None:
+    """Evaluate both bundles in both precisions, compare before with after, and benchmark the fine-tuned one."""
     from dinle.measure.benchmark import benchmark
     from dinle.measure.compare import compare
     from dinle.measure.evaluate import evaluate
 
-    scores: dict[str, dict[str, Any]] = {}
     with stages.step("evaluate before and after, fp32 and int8"):
         for bundle in ("before", "after"):
             for precision, backend in (("fp32", "onnx"), ("int8", "onnx_int8")):
-                name = f"{bundle}_{precision}"
-                folder = evaluate(
+                evaluate(
                     stages.make(
                         EvaluateConfig, "evaluate", manifest=places.manifest, model=str(places / bundle),
-                        backend=backend, output_dir=places / "evaluation" / name,
+                        backend=backend, output_dir=places / "evaluation" / f"{bundle}_{precision}",
                     )
                 )  # fmt: skip
-                scores[name] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         compare(
             stages.make(
                 CompareConfig, "compare", baseline=places / "evaluation" / "before_int8",
@@ -181,7 +178,6 @@ def judge_bundles(stages: Stages, places: Places) -> dict[str, dict[str, Any]]:
                 report_path=places / "benchmark_report.md",
             )
         )  # fmt: skip
-    return scores
 
 
 def transcribe_sample(stages: Stages, places: Places, sample: Path) -> None:
@@ -202,36 +198,40 @@ def ask_service(stages: Stages, places: Places, sample: Path, port: int) -> dict
     return answer
 
 
-ROWS = {
-    "before_fp32": "before fine-tuning, fp32",
-    "before_int8": "before fine-tuning, int8",
-    "after_fp32": "after fine-tuning, fp32",
-    "after_int8": "after fine-tuning, int8",
-}
+# What a row of the summary is called, its evaluation, and its backend in the benchmark.
+ROWS = (
+    ("before fine-tuning, ONNX fp32", "before_fp32", None),
+    ("before fine-tuning, ONNX INT8", "before_int8", None),
+    ("after fine-tuning, PyTorch fp32", None, "PyTorch fp32"),
+    ("after fine-tuning, ONNX fp32", "after_fp32", "ONNX fp32"),
+    ("after fine-tuning, ONNX INT8", "after_int8", "ONNX INT8"),
+)
 
 
-def print_summary(
-    console: Console, places: Places, scores: dict[str, dict[str, Any]], seconds: dict[str, float]
-) -> None:
+def print_summary(console: Console, places: Places, seconds: dict[str, float]) -> None:
     """One table of all that was measured, and where to look."""
     from dinle.markdown import format_rate
 
-    table = Table(title="What was measured (normalised text, 95 % intervals)", title_justify="left")
-    for column in ("model", "WER", "CER", "RTFx", "size MB"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for name, title in ROWS.items():
-        normalised = scores[name]["scores"]["tr"]
-        bundle, precision = name.split("_")
-        file = places / bundle / ("model_int8.onnx" if precision == "int8" else "model.onnx")
-        table.add_row(
-            title,
-            format_rate(normalised["wer"]),
-            format_rate(normalised["cer"]),
-            f"{scores[name]['rtfx']:.0f}",
-            f"{file.stat().st_size / 1e6:.1f}",
-        )
+    benchmark = read_json(places / "benchmark_report.json")
+    speeds = {one["label"]: one for one in benchmark["backends"]}
+    clip = f"{benchmark['conditions']['clip_s']:.1f} s clip"
+    table = Table(title="What was measured: normalised text, 95 % intervals", title_justify="left")
+    for column in ("", "WER", "CER", clip, "speed-up", "size"):
+        table.add_column(column, justify="right" if column else "left")
+    for title, evaluation, backend in ROWS:
+        rates = ["", ""]
+        if evaluation:
+            scores = read_json(places / "evaluation" / evaluation / "scores.json")["scores"]["tr"]
+            rates = [format_rate(scores[unit]) for unit in ("wer", "cer")]
+        costs = ["", "", ""]
+        if backend:
+            one = speeds[backend]
+            latency, ratio = one["latency"]["median_s"], one["speedup"]["ratio"]
+            costs = [f"{1000 * latency:.0f} ms", f"{ratio:.2f}x", f"{one['size_mb']:.1f} MB"]
+        table.add_row(title, *rates, *costs)
     console.print()
     console.print(table)
+    console.print(describe_gain(read_json(places / "comparison" / "comparison.json")["differences"]["tr"]["wer"]))
     for label, path in {
         "data report": places / "data" / "report.md",
         "evaluation, with plots": places / "evaluation" / "after_int8" / "report.md",
@@ -240,5 +240,13 @@ def print_summary(
         "the bundle": places / "after",
         "training curves": f"tensorboard --logdir {places / 'runs'}",
     }.items():
-        console.print(f"{label + ':':<24}{path}", highlight=False)
+        console.print(f"{label + ':':<24}{path}", highlight=False, soft_wrap=True)
     console.print(f"\nEverything took {sum(seconds.values()):.0f} s. Next: make serve", highlight=False)
+
+
+def describe_gain(difference: dict[str, Any]) -> str:
+    """The paired change of WER by fine-tuning, in points, and whether chance alone could have made it."""
+    low, high = (100 * bound for bound in difference["interval"])
+    sure = "more than chance" if difference["significant"] else "within chance on so few clips"
+    change = f"Fine-tuning changed the WER of INT8 by {100 * difference['difference']:+.1f} points"
+    return f"{change} [{low:+.1f}, {high:+.1f}]: {sure}."

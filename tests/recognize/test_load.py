@@ -13,7 +13,7 @@ from tests.graphs import spell_levels, write_level_bundle
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dinle.recognize.recognizer import Backend
+    from dinle.config import Backend
 
 
 @pytest.mark.parametrize("backend", ["onnx", "onnx_int8"])

@@ -39,7 +39,9 @@ class TrainConfig:
     dataset_name: Annotated[str, "a prepared folder or manifest, or anything that prepare reads"]
     output_dir: Annotated[Path, "folder for checkpoints; the best one ends in its subfolder best"] = Path("checkpoints")
     dataset_config: Annotated[str | None, "configuration of a hub dataset"] = None
-    eval_dataset_name: Annotated[str | None, "manifest to evaluate on (default: the dataset's own evaluation split)"] = None
+    eval_dataset_name: Annotated[
+        str | None, "manifest to evaluate on (default: the dataset's own evaluation split)"
+    ] = None
     train_percent: Annotated[float, "fraction of the training clips"] = 1.0
     eval_percent: Annotated[float, "fraction of the evaluation clips"] = 1.0
     epochs: Annotated[float, "passes over the training clips"] = 5.0
@@ -75,7 +77,9 @@ class ExportConfig:
     onnx_dir: Annotated[Path, "the bundle folder to write"] = Path("artifacts/onnx")
     name: Annotated[str | None, "name of the bundle (default: the folder's)"] = None
     int8: Annotated[bool, "also write model_int8.onnx (the quantize stage with its default settings)"] = True
-    parity_audio: Annotated[Path | None, "folder or manifest of clips for the parity check (default: the bundled sample)"] = None
+    parity_audio: Annotated[
+        Path | None, "folder or manifest of clips for the parity check (default: the bundled sample)"
+    ] = None
     opset: Annotated[int, "ONNX operator set"] = 18
     licence: Annotated[str | None, "licence of the weights, for the bundle's provenance"] = None
     source: Annotated[str | None, "where the weights come from, for the bundle's provenance"] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import shutil
 import tempfile
@@ -18,8 +17,9 @@ import torch
 from dinle.build.config import ExportConfig, QuantizeConfig
 from dinle.build.models import CtcModel, load_model
 from dinle.build.parity import ParityReport, check_parity, load_parity_clips, run_alone
+from dinle.build.provenance import describe_weights, read_provenance
 from dinle.build.quantize import INT8_FILE, QUANTIZE_RUN_FILE, quantize
-from dinle.errors import BundleCorruptError, ExportError
+from dinle.errors import ExportError
 from dinle.progress import progress
 from dinle.recognize.audio import SAMPLE_RATE_HZ
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, write_bundle
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 FP32_FILE = "model.onnx"
 EXPORT_RUN_FILE = "run_export.json"
-PROVENANCE_FILE = "provenance.json"
-PROVENANCE_KEYS = ("what", "name", "source", "licence")
 MAX_GRAPH_BYTES = 2_000_000_000  # a protobuf message, and so an ONNX file, ends at 2 GiB
 NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
@@ -193,24 +191,10 @@ def _describe_bundle(model: CtcModel, config: ExportConfig, provenance: tuple[Ma
 
 
 def _read_provenance(config: ExportConfig) -> tuple[Mapping[str, str], ...]:
-    path = Path(config.checkpoint_dir) / PROVENANCE_FILE
-    entries: list[dict[str, str]] = []
-    if path.is_file():
-        try:
-            entries = [
-                {key: str(entry[key]) for key in PROVENANCE_KEYS} for entry in json.loads(path.read_text("utf-8"))
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BundleCorruptError(
-                f"{path} cannot be understood: {error!r}; expected a list of objects with {', '.join(PROVENANCE_KEYS)}"
-            ) from error
-    if not entries or config.licence or config.source:
-        source = config.source or config.checkpoint_dir
-        licence = config.licence or "unknown"
-        entries.append(
-            {"what": "weights", "name": Path(config.checkpoint_dir).name, "source": source, "licence": licence}
-        )
-    return tuple(entries)
+    origins = read_provenance(config.checkpoint_dir)
+    if not origins or config.licence or config.source:
+        origins.append(describe_weights(config.checkpoint_dir, source=config.source, licence=config.licence))
+    return tuple(origins)
 
 
 def _list_inputs(checkpoint: str) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from dinle.build.augment import Augmenter
 from dinle.build.data import SpeechDataset, label_clips
 from dinle.build.models import load_model
+from dinle.build.provenance import add_training, read_provenance, write_provenance
 from dinle.build.splits import read_splits
 from dinle.build.train_callbacks import EarlyStopping, ProgressCallback, TensorBoardCallback
 from dinle.build.trainer import BEST_FOLDER, CtcTrainer, describe_history, read_samples
@@ -86,6 +87,7 @@ def _run(config: TrainConfig, arguments: TrainingArguments, checkpoint: Path | N
     best = config.output_dir / BEST_FOLDER
     if arguments.should_save:
         results = summarize(trainer, len(train_clips), len(eval_clips))
+        write_provenance(best, add_training(read_provenance(config.model_name), config.model_name, train_clips))
         write_run(
             best, stage="train", config=config, seconds=time.monotonic() - started, inputs=manifests, results=results
         )
