@@ -28,7 +28,8 @@ bench: $(READY)
 	$(BIN)/dinle export --checkpoint_dir models/dinle-ctc-v0/checkpoint --onnx_dir build-out/dinle-ctc-v0
 	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model build-out/dinle-ctc-v0 --backend onnx \
 		--output_dir artifacts/evaluation_fp32
-	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --output_dir artifacts/evaluation_int8
+	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model models/dinle-ctc-v0 \
+		--output_dir artifacts/evaluation_int8
 	$(BIN)/dinle compare artifacts/evaluation_fp32 artifacts/evaluation_int8 --output_dir artifacts/int8_against_fp32
 	$(BIN)/dinle benchmark --checkpoint_dir models/dinle-ctc-v0/checkpoint \
 		--onnx_path build-out/dinle-ctc-v0/model.onnx --onnx_int8_path build-out/dinle-ctc-v0/model_int8.onnx \
