@@ -69,7 +69,7 @@ def test_a_path_bytes_and_a_file_are_the_same(tmp_path: Path) -> None:
 
 
 def test_blocks_join_to_the_whole() -> None:
-    data = encode_wav(make_tone(3.0), 44_100)
+    data = encode_wav(make_tone(12.0), 44_100)
     blocks = list(stream_audio(data))
     assert len(blocks) > 10
     np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(data))
