@@ -69,7 +69,7 @@ def test_goes_on_past_a_broken_file_and_says_so(room: Path, capsys: pytest.Captu
     assert run(room, str(room / "sesler")) == 1
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 2
-    assert "bozuk.wav is not audio" in captured.err
+    assert "bozuk.wav cannot be read as audio" in captured.err
     assert "1 of 3 files could not be transcribed" in captured.err
 
 

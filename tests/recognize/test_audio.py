@@ -69,9 +69,9 @@ def test_a_path_bytes_and_a_file_are_the_same(tmp_path: Path) -> None:
 
 
 def test_blocks_join_to_the_whole() -> None:
-    data = encode_wav(make_tone(12.0), 44_100)
+    data = encode_wav(make_tone(30.0), 44_100)
     blocks = list(stream_audio(data))
-    assert len(blocks) > 10
+    assert len(blocks) >= 10
     np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(data))
 
 
@@ -79,10 +79,10 @@ def test_blocks_join_to_the_whole() -> None:
     ("data", "error", "message"),
     [
         (b"", EmptyAudioError, "0 bytes"),
-        (b"bu bir metin dosyasidir\n" * 50, AudioDecodeError, "not audio in a known format"),
+        (b"bu bir metin dosyasidir\n" * 50, AudioDecodeError, "cannot be read as audio"),
         (encode_wav(np.zeros(0, dtype=np.float32)), EmptyAudioError, "no samples"),
         (encode_wav(make_tone(0.1))[:30], AudioError, "audio"),
-        (encode_lossy(make_tone(2.0), "opus")[:60], AudioDecodeError, "not audio in a known format"),
+        (encode_lossy(make_tone(2.0), "opus")[:60], AudioDecodeError, "cannot be read as audio"),
     ],
     ids=["empty file", "text", "0 samples", "cut in the header", "opus cut in the header"],
 )

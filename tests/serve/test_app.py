@@ -70,7 +70,7 @@ OPUS = encode_lossy(np.random.default_rng(0).normal(0, 0.2, 64_000).astype(np.fl
     [
         (b"", 422, "empty_audio", "is empty (0 bytes); expected an audio file"),
         (encode_wav(np.zeros(0, dtype=np.float32)), 422, "empty_audio", "holds no samples"),
-        ("Bu bir ses değil.\n".encode() * 100, 415, "audio_decode", "is not audio in a known format"),
+        ("Bu bir ses değil.\n".encode() * 100, 415, "audio_decode", "cannot be read as audio"),
         (OPUS[: len(OPUS) // 2], 415, "audio_decode", "expected wav, flac, ogg, opus"),
         (encode_wav(np.full(1600, np.nan, dtype=np.float32), subtype="FLOAT"), 415, "audio_decode", "not numbers"),
         (encode_wav(np.zeros(490_000, dtype=np.float32)), 413, "audio_limit", "longer than 30 s; cut it"),

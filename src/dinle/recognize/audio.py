@@ -119,7 +119,7 @@ def _open_container(file: BinaryIO, name: str) -> Iterator[InputContainer]:
     except (av.FFmpegError, ValueError) as error:
         reason = error.strerror if isinstance(error, av.FFmpegError) else error
         raise AudioDecodeError(
-            f"{name} is not audio in a known format ({reason}); expected wav, flac, ogg, opus, mp3, m4a or webm"
+            f"{name} cannot be read as audio ({reason}); expected wav, flac, ogg, opus, mp3, m4a or webm"
         ) from error
     with container:
         if not container.streams.audio:

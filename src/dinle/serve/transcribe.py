@@ -69,7 +69,7 @@ ERRORS = {
         415,
         "Not audio, or damaged",
         "audio_decode",
-        "the audio is not audio in a known format (Invalid data found when processing input); "
+        "the audio cannot be read as audio (Invalid data found when processing input); "
         "expected wav, flac, ogg, opus, mp3, m4a or webm",
     ),
     **describe_error(
