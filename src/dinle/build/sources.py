@@ -81,7 +81,8 @@ def open_source(config: PrepareConfig) -> Source:
             raise DatasetError(
                 f"{path} is a file, but no JSONL manifest (*.jsonl); give a manifest, a folder or a hub id"
             )
-        return TableSource(path.stem, [_index_manifest(path)], config)
+        name = path.resolve().parent.name if path.name == MANIFEST_NAME else path.stem
+        return TableSource(name, [_index_manifest(path)], config)
     if path.is_dir():
         return _open_folder(path, config)
     if path.is_absolute() or config.dataset_name.startswith((".", "~")) or config.dataset_name.count("/") > 1:
