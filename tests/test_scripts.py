@@ -17,11 +17,13 @@ HUB_MODEL = "facebook/wav2vec2-base"
 HUB_DATASET = "ysdede/khanacademy-turkish"
 
 
-def run_script(name: str, *arguments: str, cwd: Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+def run_script(
+    name: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 240
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments],
         cwd=cwd,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **(env or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -67,18 +69,26 @@ def test_train_export_benchmark_as_the_readme_writes_them(dataset: Path, tmp_pat
     assert all(backend in report for backend in ("PyTorch", "ONNX", "INT8"))
 
 
+HUB_COMMAND = (
+    "train", "--model_name", HUB_MODEL, "--dataset_name", HUB_DATASET, "--train_percent", "0.001",
+    "--eval_percent", "0.001", "--epochs", "1", "--max_steps", "1", "--output_dir", "checkpoints",
+)  # fmt: skip
+
+
 @pytest.mark.slow
-def test_hub_names_are_tried_and_a_missing_hub_is_explained(tmp_path: Path) -> None:
-    """With a network this trains for one step on one clip in a thousand; without, it says what to do, and soon."""
-    done = run_script(
-        "train", "--model_name", HUB_MODEL, "--dataset_name", HUB_DATASET, "--train_percent", "0.001",
-        "--eval_percent", "0.001", "--epochs", "1", "--max_steps", "1", "--output_dir", "checkpoints",
-        cwd=tmp_path, timeout_s=1800,
-    )  # fmt: skip
-    if done.returncode == 0:
-        assert "checkpoint: " in done.stdout
-    else:
-        message = done.stderr.splitlines()[-1]
-        assert "hub" in message
-        assert "folder" in message
-        assert "Traceback" not in done.stderr
+def test_a_hub_that_does_not_answer_is_explained_at_once(tmp_path: Path) -> None:
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}  # port 9 refuses
+    done = run_script(*HUB_COMMAND, cwd=tmp_path, env=unreachable, timeout_s=120)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("dinle train: the hub does not answer")
+    assert HUB_DATASET in message
+    assert "give a folder" in message
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.hub
+def test_the_hub_names_of_the_readme_train_for_a_step(tmp_path: Path) -> None:
+    done = run_script(*HUB_COMMAND, cwd=tmp_path, timeout_s=4 * 3600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "checkpoints" / "best" / "model.safetensors").is_file()
