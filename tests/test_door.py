@@ -80,3 +80,9 @@ def test_torch_lives_in_build_alone(path: Path) -> None:
 
 def test_every_package_is_typed() -> None:
     assert (SOURCE / "py.typed").exists()
+
+
+def test_no_test_is_passed_over(pytestconfig: pytest.Config) -> None:
+    passed_over = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert not [name for folder in folders for name in folder.parts if name in passed_over]
