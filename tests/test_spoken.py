@@ -53,6 +53,11 @@ saat 5 100 kişi                | saat beş yüz kişi
 1000'inci                      | bininci
 5.'si                          | beşincisi
 19.yüzyıl                      | on dokuzuncu yüzyıl
+18.nci yüzyıl                  | on sekizinci yüzyıl
+2.'nci                         | ikinci
+7/24 hizmet                    | yedi yirmi dört hizmet
+saat 14.30-15.30 arası         | saat on dört otuz on beş otuz arası
+saat 20.00 – 21.05'te          | saat yirmi yirmi bir sıfır beşte
 20. yüzyılın                   | yirminci yüzyılın
 1. Dünya Savaşı                | birinci dünya savaşı
 2. Ramses                      | ikinci ramses

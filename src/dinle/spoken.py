@@ -15,6 +15,7 @@ written                read                                  note
 150 TL, 3,50 TL        yüz elli lira, üç lira elli kuruş     two decimals are kuruş; € is *avro* (TDK), £ *sterlin*
 3. kat, 3'üncü, 3.'sü  üçüncü ...                            a full stop before a word; *1923. Atatürk* ends a sentence
 3/4, 5/3, 3/4'ü        dörtte üç, beş bölü üç, ... dördü     a proper fraction, anything else, with a suffix
+7/24                   yedi yirmi dört                       always, day and night
 -5, +5                 eksi beş, artı beş                    only right before the number; 3-5 is *üç beş*
 90 km/sa               saatte doksan kilometre
 0532 123 45 67, 007    sıfır beş yüz otuz iki ...            leading zeros are said
@@ -226,6 +227,7 @@ def _any(words: Iterable[str]) -> str:
 
 _DAY, _MONTH = r"(?P<day>0?[1-9]|[12]\d|3[01])", r"(?P<month>0?[1-9]|1[0-2])"
 _HOUR, _MINUTE = r"(?P<hour>[01]?\d|2[0-4])", r"(?P<minute>[0-5]\d)"
+_CLOCK = r"(?:[01]?\d|2[0-4])\.[0-5]\d"
 _WORD_AFTER = r"(?=\s?[a-zçğıöşüâîû]|[,;]\s|[-–/]\d)|(?=\s?[\"“(]?(?P<capital>[A-ZÇĞİÖŞÜ]))"
 _TIME_WORD = r"(?:(?<=[Ss]aat )|(?<=[Ss]aati )|(?<=[Ss]abah )|(?<=[Aa]kşam )|(?<=[Gg]ece )|(?<=[Öö]ğlen )|(?<=sonra ))"
 
@@ -248,6 +250,8 @@ RULES: tuple[Rule, ...] = (
     _find(rf"(?<!\d)(?P<unit>{_SIGN}){_NUMBER}{_SCALE}{_SUFFIX}", _speak_money),
     _find(rf"{_NUMBER}{_SCALE}\s?(?P<unit>{_any(CURRENCIES)}){_SUFFIX}(?![{_L}])", _speak_money),
     _find(rf"(?P<unit>{_SIGN})\s{_NUMBER}{_SCALE}{_SUFFIX}", _speak_money),
+    # saat 14.30-15.30: what is said of the first holds for the second
+    _find(rf"{_TIME_WORD}{_HOUR}\.{_MINUTE}\s?[-–]\s?{_CLOCK}{_OPEN}", lambda match: match[0].replace(".", ":")),
     _find(rf"(?<![\d:.,]){_HOUR}:{_MINUTE}(?::(?P<second>[0-5]\d))?(?![\d:]){_SUFFIX}", _speak_time),
     # 14.30 is a time after a word that says so, before "at" or "from", or when full hours are written out
     _find(rf"{_TIME_WORD}{_HOUR}\.{_MINUTE}{_OPEN}{_SUFFIX}", _speak_time),
@@ -259,8 +263,9 @@ RULES: tuple[Rule, ...] = (
     _find(r"(?<![\d.,])\d+(?:,\d+){2,}(?![\d.])", lambda match: match[0].replace(",", ", ")),
     _find(rf"{_NUMBER}{_SCALE}\s?(?P<unit>{_any(SPEEDS)})(?![\w/]){_SUFFIX}", _speak_speed),
     _find(rf"{_NUMBER}{_SCALE}\s?(?P<unit>{_any(UNITS)})(?![\w/²³°]){_SUFFIX}", _speak_unit),
+    _find(r"(?<![\d/.,])7/24(?!/|[.,]?\d)", lambda _: "yedi yirmi dört"),
     _find(rf"(?<![\d/.,])(?P<upper>\d{{1,3}})/(?P<lower>\d{{1,3}})(?!/|[.,]?\d){_SUFFIX}", _speak_fraction),
-    _find(rf"{_ORDINAL}'?[ıiuü]?nc[ıiuü](?P<suffix>[{_L}]{{1,12}})?", _speak_ordinal),
+    _find(rf"{_ORDINAL}\.?'?[ıiuü]?nc[ıiuü](?P<suffix>[{_L}]{{1,12}})?", _speak_ordinal),
     _find(rf"{_ORDINAL}\.'(?P<suffix>[{_L}]{{1,12}})", _speak_ordinal),
     _find(rf"{_ORDINAL}\.(?:{_WORD_AFTER})", _speak_ordinal),
     _find(rf"{_NUMBER}{_SUFFIX}", _speak_number),

@@ -138,6 +138,14 @@ def test_a_clip_is_never_sped_up_below_what_its_label_needs() -> None:
     assert min(free) < 9_300
 
 
+def test_a_clip_is_never_slowed_down_beyond_what_the_model_takes() -> None:
+    waveform = make_noise(16_000)
+    augmenter = Augmenter(("speed",), 1.0, seed=1)
+    lengths = {len(augmenter.apply(waveform, epoch=0, clip=n, max_samples=16_400)) for n in range(30)}
+    assert 16_000 < max(lengths) <= 16_400
+    assert len(augmenter.apply(waveform, epoch=0, clip=0, min_samples=16_000, max_samples=16_000)) == 16_000
+
+
 def test_the_telephone_keeps_its_band_and_drops_the_rest() -> None:
     noise = make_noise(2 * RATE_HZ)
     line = limit_to_telephone(noise)

@@ -183,6 +183,14 @@ def test_augmentation_depends_on_epoch_and_clip_alone(model: CtcModel, tmp_path:
     assert len(other) != len(first) or not np.array_equal(other, first)
 
 
+def test_slowing_down_keeps_to_what_the_model_takes(model: CtcModel, tmp_path: Path) -> None:
+    labelled, _ = make_augmented(tmp_path, model)
+    longest_s = max(one.clip.duration_s for one in labelled)
+    dataset = SpeechDataset(labelled, Augmenter(("speed",), 1.0, seed=1), max_seconds=longest_s + 0.01)
+    lengths = [len(dataset[epoch, clip]["waveform"]) for epoch in range(10) for clip in range(len(labelled))]
+    assert max(lengths) <= 16_000 * (longest_s + 0.01)
+
+
 @pytest.mark.slow
 def test_workers_change_nothing(model: CtcModel, tmp_path: Path) -> None:
     labelled, dataset = make_augmented(tmp_path, model)

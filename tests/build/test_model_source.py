@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from dinle.build import model_source
 from dinle.build.models import load_model
-from dinle.errors import BundleNotFoundError, HubUnreachableError
+from dinle.errors import BundleCorruptError, BundleNotFoundError, HubUnreachableError
 from tests.build.tiny_models import make_bare_encoder_folder
 
 if TYPE_CHECKING:
@@ -104,3 +104,16 @@ def test_hub_ids_are_not_paths(name: str) -> None:
 @pytest.mark.parametrize("name", ["./a", "../a/b", "/a", "~/a", "a/b/c", "a/", "a\\b", "a b"])
 def test_paths_are_not_hub_ids(name: str) -> None:
     assert model_source.looks_like_path(name)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{bad", "is not readable"),
+        ('{"weight_map": {"a": "model-1.safetensors"}}', "names model-1.safetensors, which is not"),
+    ],
+)
+def test_a_broken_index_of_shards_is_named(tmp_path: Path, index: str, message: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+    with pytest.raises(BundleCorruptError, match=message):
+        model_source.list_weight_files(tmp_path)

@@ -346,9 +346,34 @@ def test_a_second_run_replaces_the_first_and_its_audio(tmp_path: Path) -> None:
 def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "manifest.jsonl", write_corpus(tmp_path, 1))
     before = source.read_bytes()
-    with pytest.raises(UsageError, match="would overwrite the manifest it reads"):
+    with pytest.raises(UsageError, match="would overwrite the dataset it reads"):
         prepare(PrepareConfig(str(tmp_path), tmp_path))
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("output", [".", ".."])
+def test_the_recordings_of_the_source_are_not_removed(tmp_path: Path, output: str) -> None:
+    folder = tmp_path / "set" / "audio"
+    names = [f"rec-{number:06d}.wav" for number in range(4)]
+    for number, name in enumerate(names):
+        write_wav(folder / name, seed=number).rename((folder / name).with_suffix(".flac"))
+    write_csv(folder / "metadata.csv", [("file_name", "text"), *((f"{name[:-4]}.flac", "bir iki") for name in names)])
+    with pytest.raises(UsageError, match="would overwrite the dataset it reads"):
+        prepare(PrepareConfig(str(folder), folder / output, train_percent=0.25))
+    assert len(list(folder.glob("rec-*.flac"))) == len(names)
+
+
+def test_no_threads_is_a_usage_error(tmp_path: Path) -> None:
+    rows = write_corpus(tmp_path)
+    with pytest.raises(UsageError, match="--threads is 0; expected 1 or more"):
+        run(tmp_path, rows, threads=0)
+
+
+def test_a_licence_may_be_a_list_and_a_split_may_hold_a_slash(tmp_path: Path) -> None:
+    (tmp_path / "1.wav").write_bytes(encode_wav(make_sound(1.0, rate_hz=8000), rate_hz=8000))
+    row = {"audio": "1.wav", "text": "bir iki", "duration": 1.0, "split": "a/b", "source": 5, "license": ["x", "y"]}
+    (clip,) = read_manifest(run(tmp_path, [row]))
+    assert (clip.split, clip.source, clip.licence, clip.audio.is_file()) == ("a/b", "5", "x, y", True)
 
 
 def test_a_prepared_folder_can_be_prepared_again(tmp_path: Path) -> None:

@@ -116,6 +116,31 @@ def test_a_common_voice_table_without_its_columns(tmp_path: Path) -> None:
         open_source(PrepareConfig(str(tmp_path))).count()
 
 
+def test_early_common_voice_releases_leave_the_suffix_out(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    write_tsv(tmp_path / "train.tsv", [("client_id", "path", "sentence"), ("c1", "1", "bir")])
+    assert [record.audio for record in read_all(tmp_path)] == [tmp_path / "clips" / "1.mp3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file_name,text\n1.wav,ışık\n".encode("iso-8859-9"), "is not UTF-8 text"),
+        (b'file_name,text\n1.wav,"' + b"bir iki\n" * 20_000, "is a quotation mark left open"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(ManifestError, match=message):
+        open_source(PrepareConfig(str(tmp_path))).count()
+
+
+def test_audiofolder_with_split_folders_inside_data(tmp_path: Path) -> None:
+    rows = [("file_name", "text"), ("data/train/1.wav", "bir"), ("data/testing/2.wav", "iki")]
+    write_csv(tmp_path / "metadata.csv", rows)
+    assert [record.split for record in read_all(tmp_path)] == ["train", "test"]
+
+
 def test_audiofolder_with_metadata_at_the_root(tmp_path: Path) -> None:
     rows = [("file_name", "transcription"), ("train/1.wav", "bir, iki"), ("test/2.wav", "üç"), ("3.wav", "dört")]
     write_csv(tmp_path / "metadata.csv", rows)
@@ -149,7 +174,10 @@ def test_only_the_wanted_records_are_made_and_numbers_count_within_a_split(tmp_p
         ("train", "train"),
         ("dev", "validation"),
         ("valid", "validation"),
-        ("validated", "train"),
+        ("training", "train"),
+        ("testing", "test"),
+        ("evaluation", "validation"),
+        ("validated", "validated"),  # Common Voice: train, dev and test once more
         ("train.clean.100", "train"),
         ("test-other", "test"),
         ("invalidated", "invalidated"),

@@ -37,11 +37,25 @@ def make_clips(tmp_path: Path, *splits: str | None) -> list[Clip]:
 def test_splits_are_chosen_in_order(tmp_path: Path) -> None:
     clips = make_clips(tmp_path, "train", "test", "dev", "other", "validation")
     assert choose_train_split(clips) == clips[:1]
-    assert choose_eval_split(clips) == clips[4:]
+    assert choose_eval_split(clips) == [clips[2], clips[4]]
     assert choose_eval_split(clips[:4]) == [clips[2]]
     assert choose_eval_split(clips[:2]) == [clips[1]]
     unnamed = make_clips(tmp_path, None, None, "test")
     assert choose_train_split(unnamed) == unnamed[:2]
+
+
+def test_splits_are_known_by_all_their_usual_names(tmp_path: Path) -> None:
+    clips = make_clips(tmp_path, "training", "testing", "val")
+    assert choose_train_split(clips) == clips[:1]
+    assert choose_eval_split(clips) == clips[2:]
+    assert choose_train_split(clips[1:]) == []
+
+
+def test_a_share_is_taken_of_a_prepared_folder_inside_the_output_folder(tmp_path: Path) -> None:
+    data = make_tone_dataset(tmp_path / "out" / "prepared", {"train": TEXTS, "test": TEXTS[:4]})
+    config = dataclasses.replace(make_config(data, tmp_path), train_percent=0.25, eval_percent=0.5)
+    training, evaluation, _ = read_splits(config)
+    assert (len(training), len(evaluation)) == (2, 2)
 
 
 def test_held_out_texts_are_on_one_side_only(tmp_path: Path) -> None:

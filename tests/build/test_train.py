@@ -111,7 +111,9 @@ def test_a_run_leaves_the_best_model_checkpoints_a_record_and_logs(
     config = make_config(checkpoint, tones, tmp_path, epochs=2.0, head_learning_rate=1e-2, warmup_ratio=0.0)
     best = train(config)
     assert best == tmp_path / "out" / "best"
-    assert {path.name for path in best.iterdir()} == {"config.json", "model.safetensors", "vocab.json", "run.json"}
+    assert {path.name for path in best.iterdir()} == {
+        "config.json", "model.safetensors", "vocab.json", "provenance.json", "run.json",
+    }  # fmt: skip
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"best", *(f"checkpoint-{step}" for step in (3, 6))}
     record = json.loads((best / "run.json").read_text(encoding="utf-8"))
     assert record["stage"] == "train"
@@ -331,7 +333,8 @@ def test_a_vocabulary_without_a_letter_is_refused(tones: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("field", "value"),
     [("train_percent", 0.0), ("eval_percent", 1.5), ("epochs", 0.0), ("warmup_ratio", 1.0), ("batch_seconds", 0.0),
-     ("augment_probability", 2.0), ("max_steps", 0), ("gradient_accumulation_steps", 0), ("head_learning_rate", -1.0)],
+     ("augment_probability", 2.0), ("max_steps", 0), ("gradient_accumulation_steps", 0), ("head_learning_rate", -1.0),
+     ("head_learning_rate", 0.0), ("weight_decay", -1.0), ("num_workers", -1), ("threads", 0)],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_named(field: str, value: float, checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"--{field} is {value}; expected"):

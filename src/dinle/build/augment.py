@@ -49,7 +49,7 @@ class Augmenter:
     seed: int
 
     def apply(
-        self, waveform: Waveform, *, epoch: int, clip: int, min_samples: int = 1,
+        self, waveform: Waveform, *, epoch: int, clip: int, min_samples: int = 1, max_samples: int | None = None,
         draw_voice: Callable[[np.random.Generator], Waveform] | None = None,
     ) -> Waveform:  # fmt: skip
         """Change a clip, the same way for the same seed, epoch and clip.
@@ -59,6 +59,7 @@ class Augmenter:
             epoch: counted from 0.
             clip: the clip's number.
             min_samples: the result never gets shorter than this (so that a label keeps its frames).
+            max_samples: nor longer than this, which the model takes at most (None: no limit).
             draw_voice: gives another clip's waveform, for babble; without it the noise is white or pink.
 
         Returns:
@@ -68,7 +69,8 @@ class Augmenter:
         chosen = {kind for kind in self.kinds if generator.random() < self.probability}
         if "speed" in chosen:
             fastest = min(SPEED_RANGE[1], (len(waveform) - 1) / max(1, min_samples))  # the resampler rounds by one
-            waveform = change_speed(waveform, generator.uniform(SPEED_RANGE[0], max(SPEED_RANGE[0], fastest)))
+            slowest = max(SPEED_RANGE[0], (len(waveform) + 1) / max_samples) if max_samples else SPEED_RANGE[0]
+            waveform = change_speed(waveform, _draw_speed(generator, slowest, fastest))
         if "reverb" in chosen:
             reverb_s, direct_db = generator.uniform(*REVERB_RANGE_S), generator.uniform(*DIRECT_TO_REVERB_RANGE_DB)
             waveform = reverberate(waveform, reverb_s, direct_db, generator)
@@ -80,6 +82,11 @@ class Augmenter:
         if "volume" in chosen:
             waveform = waveform * np.float32(10 ** (generator.uniform(*VOLUME_RANGE_DB) / 20))
         return limit_peak(waveform) if chosen else waveform
+
+
+def _draw_speed(generator: np.random.Generator, slowest: float, fastest: float) -> float:
+    """A factor between the two; 1 where the clip may not change at all."""
+    return generator.uniform(slowest, fastest) if slowest < fastest else 1.0
 
 
 def change_speed(waveform: Waveform, factor: float) -> Waveform:

@@ -129,11 +129,14 @@ def find_fewest_samples(frames: Tensor, count_frames: Callable[[Tensor], Tensor]
 
 
 class SpeechDataset(Dataset[Example]):
-    """Decodes, and where asked augments, clips by (epoch, index)."""
+    """Decodes, and where asked augments, clips by (epoch, index); none is slowed down to more than ``max_seconds``."""
 
-    def __init__(self, clips: Sequence[LabelledClip], augmenter: Augmenter | None = None) -> None:
+    def __init__(
+        self, clips: Sequence[LabelledClip], augmenter: Augmenter | None = None, *, max_seconds: float | None = None
+    ) -> None:
         self.clips = clips
         self.augmenter = augmenter
+        self.max_samples = int(max_seconds * SAMPLE_RATE_HZ) if max_seconds is not None else None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -152,8 +155,9 @@ class SpeechDataset(Dataset[Example]):
             raise LabelTooLongError(_describe_too_long(one, len(waveform) / SAMPLE_RATE_HZ))
         if self.augmenter is not None:
             waveform = self.augmenter.apply(
-                waveform, epoch=epoch, clip=index, min_samples=one.min_samples, draw_voice=self._draw_voice
-            )
+                waveform, epoch=epoch, clip=index, min_samples=one.min_samples, max_samples=self.max_samples,
+                draw_voice=self._draw_voice,
+            )  # fmt: skip
         return {"waveform": waveform, "label": one.label, "clip": index}
 
     def _draw_voice(self, generator: np.random.Generator) -> Waveform:

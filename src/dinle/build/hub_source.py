@@ -22,6 +22,7 @@ from dinle.build.sources import (
     Record,
     Source,
     find_column,
+    find_licence,
     find_speaker,
     name_split,
 )
@@ -83,7 +84,7 @@ class HubSource:
             split=split,
             speaker=find_speaker(row),
             source=str(row.get("source") or self.name),
-            licence=row.get("licence") or row.get("license") or self._licence,
+            licence=find_licence(row) or self._licence,
         )
 
 

@@ -127,11 +127,11 @@ def list_weight_files(folder: Path) -> dict[str, Path]:
 
     Raises:
         BundleNotFoundError: the folder holds no safetensors weights.
+        BundleCorruptError: the index or the file is unreadable, or the index names a file that is not there.
     """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {name: folder / file for name, file in shards.items()}
+        return _read_shards(index)
     if single.is_file():
         with open_weights(single) as weights:
             return dict.fromkeys(weights.keys(), single)
@@ -140,6 +140,18 @@ def list_weight_files(folder: Path) -> dict[str, Path]:
     raise BundleNotFoundError(
         f"{folder} holds {found}; expected model.safetensors: save the model with save_pretrained"
     )
+
+
+def _read_shards(index: Path) -> dict[str, Path]:
+    try:
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {name: index.parent / file for name, file in shards.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleCorruptError(f"{index} is not readable ({error!r}); copy or save the model again") from error
+    missing = sorted({file.name for file in files.values() if not file.is_file()})
+    if missing:
+        raise BundleCorruptError(f"{index} names {', '.join(missing)}, which is not there; copy the model again")
+    return files
 
 
 @contextmanager

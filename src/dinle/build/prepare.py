@@ -72,7 +72,7 @@ def prepare(config: PrepareConfig) -> Path:
         ``report.md``, ``data.json``, plots, and last ``run.json``.
 
     Raises:
-        UsageError: a fraction outside (0, 1], or the output folder is the source.
+        UsageError: a fraction outside (0, 1], less than one thread, or the output folder is the source.
         DatasetError: the source cannot be read, or no clip is left.
         ManifestError: a line of a table that is no clip.
         HubUnreachableError: a hub id, and the hub does not answer.
@@ -137,10 +137,15 @@ def _check_config(config: PrepareConfig, source: Source) -> None:
         share = getattr(config, name)
         if not 0 < share <= 1:
             raise UsageError(f"--{name} is {share}; expected a fraction above 0 and up to 1, such as 0.1 for a tenth")
-    product = (config.output_dir / MANIFEST_NAME).resolve()
-    if any(path.resolve() == product for path in source.files.values()):
+    if config.threads is not None and config.threads < 1:
+        raise UsageError(f"--threads is {config.threads}; expected 1 or more")
+    products = {config.output_dir.resolve(), (config.output_dir / "audio").resolve()}
+    given = Path(config.dataset_name).expanduser()
+    sources = [path.parent for path in source.files.values()] + ([given] if given.is_dir() else [])
+    # its manifest and the clips in its audio/ would be overwritten or removed
+    if any(folder.resolve() in products for folder in sources):
         raise UsageError(
-            f"--output_dir {config.output_dir} would overwrite the manifest it reads; choose another folder"
+            f"--output_dir {config.output_dir} would overwrite the dataset it reads; choose another folder"
         )
 
 
@@ -226,7 +231,7 @@ def _find_reusable(record: Record) -> Path | None:
 
 
 def _write_audio(folder: Path, record: Record, number: int, samples: NDArray[np.int16]) -> Path:
-    path = folder / f"{record.split}-{number:06d}.flac"
+    path = folder / f"{record.split.replace('/', '-')}-{number:06d}.flac"
     soundfile.write(str(path), samples, SAMPLE_RATE_HZ, subtype="PCM_16")
     return path
 

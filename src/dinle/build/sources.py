@@ -31,13 +31,16 @@ AUDIO_COLUMNS = ("audio", "audio_filepath", "file_name", "path", "file", "wav", 
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "speaker_name")
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
-# Sources name their splits in many ways; three names remain. Another name (such as "other") is kept.
+# Sources name their splits in many ways; three names remain. Another name (such as "other") is kept. So is "validated": in
+# Common Voice it holds the clips of train, dev and test once more.
 SPLIT_NAMES = {
+    "training": "train",
     "dev": "validation",
     "val": "validation",
     "valid": "validation",
     "eval": "validation",
-    "validated": "train",
+    "evaluation": "validation",
+    "testing": "test",
 }
 
 
@@ -128,6 +131,7 @@ class Table:
     audio_folder: Path
     audio_columns: tuple[str, ...] = AUDIO_COLUMNS
     licence: str | None = None
+    missing_suffix: str = ""  # of audio files that are named without one
 
 
 class TableSource:
@@ -157,6 +161,14 @@ class TableSource:
         if table.path.suffix == ".jsonl":
             yield from iterate_lines(table.path)
             return
+        try:
+            yield from self._read_rows(table)
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{table.path} is not UTF-8 text ({error}); save it as UTF-8") from error
+        except csv.Error as error:
+            raise ManifestError(f"{table.path} cannot be read ({error}); is a quotation mark left open?") from error
+
+    def _read_rows(self, table: Table) -> Iterator[tuple[int, dict[str, Any]]]:
         # Common Voice writes quotation marks as they are; CSV quotes fields that hold a comma.
         is_tsv = table.path.suffix == ".tsv"
         with table.path.open(encoding="utf-8-sig", newline="") as file:
@@ -171,9 +183,9 @@ class TableSource:
         if table.split is not None:
             return table.split
         given = row.get("split")
-        if given is None and "file_name" in row:  # audiofolder: train/001.wav
-            first, *rest = Path(str(row["file_name"])).parts
-            given = first if rest and name_split(first) in ("train", "validation", "test") else None
+        if given is None and "file_name" in row:  # audiofolder: train/001.wav, data/train/001.wav
+            folders = Path(str(row["file_name"])).parts[:-1]
+            given = next((name for name in folders if name_split(name) in ("train", "validation", "test")), None)
         return name_split(str(given) if given else None)
 
     def _make_record(self, table: Table, line: int, row: dict[str, Any], split: str) -> Record:
@@ -187,12 +199,12 @@ class TableSource:
             raise ManifestError(f"{where}: the text column holds {text!r}; expected a string")
         return Record(
             name=audio,
-            audio=table.audio_folder / audio,
+            audio=table.audio_folder / (audio if Path(audio).suffix else audio + table.missing_suffix),
             text=text or "",
             split=split,
             speaker=find_speaker(row),
-            source=row.get("source") or self.name,
-            licence=row.get("licence") or row.get("license") or table.licence,
+            source=str(row.get("source") or self.name),
+            licence=find_licence(row) or table.licence,
             stated_s=_find_duration(row) if table.path.suffix == ".jsonl" else None,
         )
 
@@ -203,6 +215,14 @@ def find_speaker(row: dict[str, Any]) -> str | None:
         if row.get(column) not in (None, ""):
             return str(row[column])
     return None
+
+
+def find_licence(row: dict[str, Any]) -> str | None:
+    """The licence that a row states; several, as hub cards list them, are joined by commas."""
+    licence = row.get("licence") or row.get("license")
+    if isinstance(licence, list):
+        return ", ".join(map(str, licence))
+    return str(licence) if licence else None
 
 
 def _find_duration(row: dict[str, Any]) -> float | None:
@@ -244,8 +264,9 @@ def _index_common_voice(folder: Path) -> list[Table]:
     names = [name for name in ("train", "dev", "test") if (folder / f"{name}.tsv").is_file()]
     if not names and (folder / "validated.tsv").is_file():
         names = ["validated"]
-    # Every Common Voice release is CC0-1.0: https://commonvoice.mozilla.org/en/datasets
-    return [Table(folder / f"{name}.tsv", name_split(name), clips, ("path",), "CC0-1.0") for name in names]
+    splits = {"train": "train", "dev": "validation", "test": "test", "validated": "train"}
+    # Every Common Voice release is CC0-1.0: https://commonvoice.mozilla.org/en/datasets. Early ones leave .mp3 out.
+    return [Table(folder / f"{name}.tsv", splits[name], clips, ("path",), "CC0-1.0", ".mp3") for name in names]
 
 
 def _index_audiofolder(folder: Path) -> list[Table]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from dinle.build.config import PrepareConfig
+from dinle.build.sources import name_split
 from dinle.config import to_plain
 from dinle.errors import DatasetError, UsageError
 from dinle.manifest import MANIFEST_NAME, read_manifest
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 TRAIN_SPLIT = "train"
-EVAL_SPLITS = ("validation", "dev", "test")  # the first one that the dataset has
+EVAL_SPLITS = ("validation", "test")  # the first one that the dataset has, under any of its usual names
 HELD_OUT_SHARE = 0.05
 PREPARED_FOLDER = "data"  # inside output_dir
 
@@ -66,7 +67,7 @@ def read_splits(config: TrainConfig) -> tuple[list[Clip], list[Clip], dict[str, 
     """Read the training and the evaluation clips; needed sources are prepared into ``output_dir``.
 
     Training takes the split ``train``, or where there is none every clip that is in no evaluation split. Evaluation
-    takes the first of validation, dev and test that there is, or else a seeded 5 % of the training texts, which
+    takes the first of validation and test that there is, or else a seeded 5 % of the training texts, which
     training then does not see.
 
     Returns:
@@ -92,10 +93,10 @@ def read_splits(config: TrainConfig) -> tuple[list[Clip], list[Clip], dict[str, 
             "the dataset has no split %s: %d clips (%.0f %% of the texts) are held out of training for evaluation",
             "/".join(EVAL_SPLITS), len(evaluation), 100 * HELD_OUT_SHARE,
         )  # fmt: skip
-    # What was prepared in output_dir just now has been cut to its share already.
-    if manifest.parent.parent != config.output_dir:
+    # What a run prepares for itself has been cut to its share already.
+    if _is_manifest(config.dataset_name, manifest):
         train = take_share(train, config.train_percent, config.seed, "train_percent")
-    if manifests.get("eval_dataset", manifest).parent.parent != config.output_dir:
+    if _is_manifest(config.eval_dataset_name or config.dataset_name, manifests.get("eval_dataset", manifest)):
         evaluation = take_share(evaluation, config.eval_percent, config.seed, "eval_percent")
     if not train or not evaluation:
         raise DatasetError(
@@ -104,16 +105,21 @@ def read_splits(config: TrainConfig) -> tuple[list[Clip], list[Clip], dict[str, 
     return train, evaluation, manifests
 
 
+def _is_manifest(dataset_name: str, manifest: Path) -> bool:
+    """Whether the dataset given is this manifest, or its folder, and not what it was prepared from."""
+    return Path(dataset_name) in (manifest, manifest.parent)
+
+
 def choose_train_split(clips: Sequence[Clip]) -> list[Clip]:
     """The split ``train``; where there is none, the clips of no evaluation split."""
-    train = [clip for clip in clips if clip.split == TRAIN_SPLIT]
-    return train or [clip for clip in clips if clip.split not in EVAL_SPLITS]
+    train = [clip for clip in clips if clip.split and name_split(clip.split) == TRAIN_SPLIT]
+    return train or [clip for clip in clips if name_split(clip.split) not in EVAL_SPLITS]
 
 
 def choose_eval_split(clips: Sequence[Clip]) -> list[Clip]:
-    """The first of validation, dev and test that has clips; empty where none has."""
+    """The first of validation and test that has clips; empty where none has."""
     for split in EVAL_SPLITS:
-        chosen = [clip for clip in clips if clip.split == split]
+        chosen = [clip for clip in clips if name_split(clip.split) == split]
         if chosen:
             return chosen
     return []

@@ -76,7 +76,7 @@ def _run(config: TrainConfig, arguments: TrainingArguments, checkpoint: Path | N
         model,
         arguments,
         config,
-        train=SpeechDataset(label_clips(train_clips, model), augmenter),
+        train=SpeechDataset(label_clips(train_clips, model), augmenter, max_seconds=model.max_seconds),
         evaluation=SpeechDataset(label_clips(eval_clips, model)),
     )
     trainer.remove_callback(PrinterCallback)  # it prints; the bar and TensorBoard show what it would
@@ -107,14 +107,17 @@ def check_config(config: TrainConfig) -> None:
         ("epochs", config.epochs > 0, "a number above 0"),
         ("max_steps", config.max_steps == -1 or config.max_steps > 0, "a number above 0, or -1 to go by epochs"),
         ("learning_rate", config.learning_rate > 0, "a number above 0"),
-        ("head_learning_rate", (config.head_learning_rate or 1) > 0, "a number above 0"),
+        ("head_learning_rate", config.head_learning_rate is None or config.head_learning_rate > 0, "a number above 0"),
         ("warmup_ratio", 0 <= config.warmup_ratio < 1, "a fraction from 0 to below 1"),
+        ("weight_decay", config.weight_decay >= 0, "0 or more"),
         ("batch_seconds", config.batch_seconds > 0, "seconds above 0"),
         ("gradient_accumulation_steps", config.gradient_accumulation_steps >= 1, "1 or more"),
         ("freeze_layers", config.freeze_layers >= 0, "0 or more"),
         ("augment_probability", 0 <= config.augment_probability <= 1, "a probability from 0 to 1"),
         ("eval_every_steps", config.eval_every_steps >= 0, "a number of steps, or 0 for each epoch"),
         ("early_stopping_patience", config.early_stopping_patience >= 0, "a number of evaluations, or 0 for never"),
+        ("num_workers", config.num_workers >= 0, "0 or more"),
+        ("threads", config.threads is None or config.threads > 0, "1 or more"),
     )
     for name, good, expected in rules:
         if not good:
