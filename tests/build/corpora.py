@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dinle.build.config import PrepareConfig
+from dinle.build.prepare import prepare
 from tests.sounds import encode_wav
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+TEXT = "bugün hava güzel"
 
 
 def make_sound(seconds: float, seed: int = 0, rate_hz: int = 16_000) -> NDArray[np.float32]:
@@ -49,3 +54,16 @@ def write_tsv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def write_corpus(folder: Path, count: int = 4, split: str = "train") -> list[dict[str, Any]]:
+    """Wave files ready for training, and their manifest rows."""
+    names = [f"{split}{number}.wav" for number in range(count)]
+    for number, name in enumerate(names):
+        write_wav(folder / name, seconds=1.0 + 0.1 * number, seed=number)
+    return [{"audio": name, "text": f"{TEXT} {split} {n + 1}", "split": split} for n, name in enumerate(names)]
+
+
+def run(folder: Path, rows: list[dict[str, Any]], **fields: Any) -> Path:
+    source = write_jsonl(folder / "source.jsonl", rows)
+    return prepare(replace(PrepareConfig(str(source), folder / "out", threads=2), **fields))
