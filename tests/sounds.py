@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LOSSY = {
     "opus": ("ogg", "libopus"),
     "mp3": ("mp3", "libmp3lame"),
+    "aac": ("adts", "aac"),
     "m4a": ("ipod", "aac"),
     "webm": ("webm", "libopus"),
 }
@@ -30,16 +31,18 @@ def encode_wav(
     return file.getvalue()
 
 
-def encode_lossy(samples: NDArray[np.float32], suffix: str, rate_hz: int = 48_000) -> bytes:
-    """(S,) mono as opus, mp3, m4a or webm."""
+def encode_lossy(samples: NDArray[np.float32], suffix: str, rate_hz: int = 48_000, *, channels: int = 1) -> bytes:
+    """(S,) as opus, mp3, aac, m4a or webm, the same sound in each channel."""
     form, codec = LOSSY[suffix]
     file = io.BytesIO()
     with av.open(file, "w", format=form) as container:
         stream = cast("av.AudioStream", container.add_stream(codec, rate=rate_hz))
-        stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(samples[np.newaxis].astype(np.float32), format="fltp", layout="mono")
+        layout = stream.layout = "mono" if channels == 1 else "stereo"
+        frame = av.AudioFrame.from_ndarray(
+            np.tile(samples.astype(np.float32), (channels, 1)), format="fltp", layout=layout
+        )
         frame.sample_rate = rate_hz
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate_hz, frame_size=stream.frame_size)
+        resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz, frame_size=stream.frame_size)
         for part in (*resampler.resample(frame), *resampler.resample(None)):
             container.mux(stream.encode(part))
         container.mux(stream.encode(None))

@@ -9,7 +9,7 @@ import pytest
 
 from dinle import cli
 from dinle.cli import COMMANDS, build_parser, main, run_command
-from dinle.errors import MissingExtraError, UsageError
+from dinle.errors import AudioError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +39,15 @@ def test_flags_win_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert seen == [GreetConfig("ada", 5)]
 
 
-def test_an_error_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("error", "status"), [(AudioError, 1), (OSError, 1), (UsageError, 2)])
+def test_an_error_is_one_line_and_a_status(
+    error: type[Exception], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail(config: GreetConfig) -> None:
-        raise UsageError(f"{config.name} is wrong")
+        raise error(f"{config.name} is wrong")
 
     call_with(monkeypatch, fail)
-    assert main(["greet", "--name", "x"]) == 1
+    assert main(["greet", "--name", "x"]) == status
     assert capsys.readouterr().err == "dinle greet: x is wrong\n"
 
 
@@ -66,7 +69,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_missing_setting_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate"]) == 1
+    assert main(["evaluate"]) == 2
     assert "missing --manifest" in capsys.readouterr().err
 
 

@@ -81,6 +81,14 @@ def test_a_wrong_toml_file_is_named(tmp_path: Path, text: str | None, message: s
         read_toml(path)
 
 
+def test_a_config_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_toml(tmp_path)
+    (tmp_path / "latin.toml").write_bytes("[a]\nb = 'ş'".encode("iso-8859-9"))
+    with pytest.raises(UsageError, match=r"latin\.toml is not valid TOML"):
+        read_toml(tmp_path / "latin.toml")
+
+
 def test_plain_values_are_json_ready() -> None:
     plain = to_plain(Example((Path("a"),), kinds=("p",)))
     assert (plain["files"], plain["kinds"], plain["count"]) == (["a"], ["p"], None)

@@ -74,15 +74,17 @@ def test_goes_on_past_a_broken_file_and_says_so(room: Path, capsys: pytest.Captu
 
 
 def test_wrong_usage_is_explained(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(room, str(room / "yok.wav")) == 1
+    assert run(room, str(room / "yok.wav")) == 2
     assert "matches no audio file" in capsys.readouterr().err
-    assert run(room, "-f", "vtt", str(room / "sesler")) == 1
+    assert run(room, "-f", "vtt", str(room / "sesler")) == 2
     assert "add --output_dir" in capsys.readouterr().err
+    assert run(room, "-o", str(room / "sesler" / "notlar.txt"), str(room / "sesler")) == 2
+    assert "notlar.txt is a file; give a folder" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (room / "sesler" / "alt" / "bir.wav").write_bytes(encode_wav(np.zeros(100, np.float32)))
-    assert run(room, "-o", str(room / "out"), str(room / "sesler")) == 1
+    assert run(room, "-o", str(room / "out"), str(room / "sesler")) == 2
     assert "would both be written to" in capsys.readouterr().err
     assert not (room / "out").exists()
 

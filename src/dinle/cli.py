@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinle import __version__
 from dinle.config import add_arguments, build_config, list_fields, read_toml
-from dinle.errors import DinleError, MissingExtraError
+from dinle.errors import DinleError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,9 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except DinleError as error:
         print(f"dinle {command.name}: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except BrokenPipeError:  # the reader of our output went away, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:  # a full disk, no permission, a name that is too long
+        print(f"dinle {command.name}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"dinle {command.name}: interrupted", file=sys.stderr)

@@ -148,7 +148,9 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
             tables = tomllib.load(file)
     except FileNotFoundError:
         raise UsageError(f"there is no config file {path}") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}; give a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     stray = [key for key, value in tables.items() if not isinstance(value, dict)]
     if stray:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "json", "srt", "vtt"]
 STDIN = "-"
-SUFFIXES = ".aac .aiff .amr .flac .m4a .mka .mkv .mov .mp3 .mp4 .oga .ogg .opus .wav .webm .wma"
+SUFFIXES = ".3gp .aac .aif .aiff .amr .flac .m4a .mka .mkv .mov .mp3 .mp4 .oga .ogg .opus .wav .webm .wma"
 AUDIO_SUFFIXES = frozenset(SUFFIXES.split())
 
 
@@ -98,10 +98,12 @@ def name_outputs(sources: Sequence[str], config: TranscribeConfig) -> dict[str, 
     """The file that each transcript is written to, ``None`` where it is printed.
 
     Raises:
-        UsageError: two inputs would be written to the same file.
+        UsageError: two inputs would be written to the same file, or the folder is a file.
     """
     if config.output_dir is None:
         return dict.fromkeys(sources)
+    if config.output_dir.exists() and not config.output_dir.is_dir():
+        raise UsageError(f"--output_dir {config.output_dir} is a file; give a folder")
     suffix = {"text": "txt"}.get(config.format, config.format)
     outputs: dict[str, Path | None] = {}
     takers: dict[Path, str] = {}

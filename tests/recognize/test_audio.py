@@ -144,6 +144,50 @@ def test_a_playlist_cannot_reach_other_files(tmp_path: Path) -> None:
         decode_audio(f"ffconcat version 1.0\nfile {secret}\n".encode())
 
 
+class Pipe(io.BytesIO):
+    """A file object that cannot be searched."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: int) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+def test_a_pipe_is_read_whole_and_within_the_limit() -> None:
+    data = encode_wav(make_tone(0.3))
+    np.testing.assert_array_equal(decode_audio(Pipe(data)), decode_audio(data))
+    with pytest.raises(AudioLimitError):
+        decode_audio(Pipe(data), AudioLimits(max_bytes=100))
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_joined_files_may_change_their_channels(order: tuple[int, int]) -> None:
+    parts = [encode_lossy(make_tone(2.0), "aac", 16_000, channels=channels) for channels in order]
+    decoded = decode_audio(b"".join(parts))
+    assert len(decoded) == pytest.approx(4 * SECOND, abs=0.3 * SECOND)
+    assert np.sqrt(np.mean(decoded[-SECOND:-2000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.15)
+
+
+def test_a_chained_opus_is_heard_to_its_end_or_refused() -> None:
+    mono, stereo = (encode_lossy(make_tone(6.0), "opus", channels=channels) for channels in (1, 2))
+    once, twice = decode_audio(mono), decode_audio(mono + mono)
+    assert len(twice) == pytest.approx(2 * len(once), abs=0.05 * SECOND)
+    with pytest.raises(AudioDecodeError, match="damaged"):  # FFmpeg cannot follow the change: better no text than half
+        decode_audio(mono + stereo)
+
+
+def test_samples_beyond_single_precision_are_refused() -> None:
+    samples = np.full(1600, 1e300)
+    with pytest.raises(AudioDecodeError, match="not numbers"):
+        decode_audio(encode_wav(samples, subtype="DOUBLE"))
+
+
+def test_a_name_that_is_too_long_is_an_error_of_the_system() -> None:
+    with pytest.raises(OSError, match="too long"):
+        decode_audio("a" * 5000)
+
+
 def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(AudioDecodeError, match="is a folder"):
         decode_audio(tmp_path)

@@ -32,6 +32,8 @@ def test_wrong_arguments_say_what_is_right(tmp_path: Path) -> None:
         dinle.load(backend="tpu")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threads is 0"):
         dinle.load(threads=0)
+    with pytest.raises(UsageError, match="threads is 100000; expected 1 to"):
+        dinle.load(threads=100_000)
     with pytest.raises(BundleNotFoundError, match="there is no folder"):
         dinle.load(tmp_path / "yok")
 

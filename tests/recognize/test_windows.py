@@ -28,6 +28,13 @@ def test_kept_parts_tile_the_recording(length: int, block: int, window: int, ove
     assert all(len(w.samples) <= window * 100 for w in windows)
 
 
+def test_one_long_block_is_not_copied_again_for_each_window() -> None:
+    sound = np.zeros(16_000 * 60, dtype=np.float32)
+    windows = list(cut_windows([sound], window_s=1, overlap_s=0.1))
+    assert len(windows) > 60
+    assert all(np.shares_memory(window.samples, sound) for window in windows)
+
+
 def test_nothing_gives_no_window() -> None:
     assert list(cut_windows([], window_s=1, overlap_s=0.1)) == []
 

@@ -97,3 +97,9 @@ def test_with_nothing_set_the_bundled_model_serves_the_sample(tmp_path: Path) ->
         process.terminate()
         wait_for(lambda: process.poll() is not None)
         assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_cannot_be_is_refused(port: int) -> None:
+    with pytest.raises(UsageError, match=f"--port is {port}"):
+        serve(ServeConfig(port=port))

@@ -39,6 +39,7 @@ DEMUXERS = "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp3,mp4,m
 MAX_BROKEN_SHARE = 0.05
 # A demuxer that fails this often, and more often than it succeeds, would fail forever.
 MAX_BROKEN_PACKETS = 100
+MAX_GROUP_SAMPLES = 192_000  # a second at the highest rate in use: a header may claim any
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def decode_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Wavefo
 
 def stream_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Iterator[Waveform]:
     """Decode a recording block by block, each (S,) as :func:`decode_audio` gives it; same arguments and errors."""
-    with _open_file(source) as (file, name):
+    with _open_file(source, limits.max_bytes) as (file, name):
         _check_bytes(file, name, limits.max_bytes)
         some = False
         with _open_container(file, name) as container:
@@ -85,17 +86,21 @@ def stream_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Iterat
 
 
 @contextmanager
-def _open_file(source: AudioSource) -> Iterator[tuple[BinaryIO, str]]:
+def _open_file(source: AudioSource, max_bytes: int | None) -> Iterator[tuple[BinaryIO, str]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source), "the audio"
     elif isinstance(source, (str, Path)):
         path = Path(source)
         if path.is_dir():
             raise AudioDecodeError(f"{path} is a folder; expected an audio file")
-        if not path.exists():
-            raise AudioNotFoundError(f"there is no file {path}; expected an audio file")
-        with path.open("rb") as file:  # FFmpeg gets the file, never the name: names can be addresses
+        try:
+            file = path.open("rb")  # FFmpeg gets the file, never the name: names can be addresses
+        except FileNotFoundError:
+            raise AudioNotFoundError(f"there is no file {path}; expected an audio file") from None
+        with file:
             yield file, str(path)
+    elif not source.seekable():  # a pipe: some containers keep their index at the end, so it is read whole
+        yield io.BytesIO(source.read(-1 if max_bytes is None else max_bytes + 1)), "the audio"
     else:
         name = getattr(source, "name", None)  # a temporary file's is a number, or nothing
         yield source, name if isinstance(name, str) else "the audio"
@@ -132,17 +137,20 @@ def _decode_frames(container: InputContainer, name: str) -> Iterator[AudioFrame]
     good = broken = 0
     reason = ""
     packets = container.demux(stream)
-    while True:
+    while broken <= max(MAX_BROKEN_PACKETS, good):
         try:
             packet = next(packets, None)
-            frames = packet.decode() if packet is not None else []
         except av.FFmpegError as error:
             broken, reason = broken + 1, str(error)
-            if broken > max(MAX_BROKEN_PACKETS, good):
-                break
+            packets = container.demux(stream)  # a generator that has raised is finished; the container may not be
             continue
         if packet is None:
             break
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            broken, reason = broken + 1, str(error)
+            continue
         good += 1
         yield from frames
     if broken > MAX_BROKEN_SHARE * (good + broken):
@@ -180,17 +188,22 @@ def _group_frames(frames: Iterator[AudioFrame], name: str, max_seconds: float | 
         seconds += frame.samples / rate_hz
         if max_seconds is not None and seconds > max_seconds:
             raise AudioLimitError(f"{name} is longer than {max_seconds:g} s; cut it into shorter files")
-        group.append(frame)
-        held += frame.samples
-        if held >= rate_hz:
+        if group and (held >= min(rate_hz, MAX_GROUP_SAMPLES) or not _match_frames(group[0], frame)):
             yield group
             group, held = [], 0
+        group.append(frame)
+        held += frame.samples
     if group:
         yield group
 
 
+def _match_frames(one: AudioFrame, other: AudioFrame) -> bool:
+    """Whether two frames have the same channels and sample type: in joined files both can change midway."""
+    return one.layout.nb_channels == other.layout.nb_channels and one.format.name == other.format.name
+
+
 def mix_down(frames: Sequence[AudioFrame], name: str) -> Waveform:
-    """The samples of consecutive frames as one channel (S,) of float32, integers scaled to [-1, 1].
+    """The samples of consecutive frames of one kind as one channel (S,) of float32, integers scaled to [-1, 1].
 
     Raises:
         AudioDecodeError: a sample is NaN or infinite.
@@ -201,7 +214,8 @@ def mix_down(frames: Sequence[AudioFrame], name: str) -> Waveform:
     elif np.issubdtype(samples.dtype, np.integer):
         scaled = samples.astype(np.float32) / 2.0 ** (8 * samples.dtype.itemsize - 1)
     else:
-        scaled = samples.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            scaled = samples.astype(np.float32)
     mono: Waveform = scaled.mean(axis=0, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise AudioDecodeError(

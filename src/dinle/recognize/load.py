@@ -14,6 +14,7 @@ from dinle.recognize.recognizer import BACKENDS, Recognizer
 if TYPE_CHECKING:
     from dinle.config import Backend
 
+MAX_THREADS = 1024  # onnxruntime starts all that it is asked for; a machine with more is not known
 PRECISIONS = {"onnx_int8": "int8", "onnx": "fp32"}
 
 
@@ -26,14 +27,14 @@ def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", thr
         threads: threads of the engine (default: all cores).
 
     Raises:
-        UsageError: an unknown backend, or fewer than one thread.
+        UsageError: an unknown backend, or fewer than one thread or more than any machine has.
         BundleNotFoundError, BundleCorruptError, PrecisionUnavailableError: see :mod:`dinle.recognize.bundle`.
         MissingExtraError: the backend ``pytorch`` without torch.
     """
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; expected at least 1")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads is {threads}; expected 1 to {MAX_THREADS}")
     if backend == "pytorch":
         return _load_torch(model, threads)
     bundle = read_bundle(model if model is not None else find_default_bundle())

@@ -58,11 +58,12 @@ def cut_windows(blocks: Iterable[Waveform], *, window_s: float, overlap_s: float
         pending.append(block)
         held += len(block)
         while held > size:  # strictly: only then is it certain that another window follows
-            samples = np.concatenate(pending)
+            samples = pending[0] if len(pending) == 1 else np.concatenate(pending)
             keep_to = start + size - overlap // 2
             yield Window(samples[:size], start, keep_from, keep_to, last=False)
             pending = [samples[size - overlap :]]
             held = len(pending[0])
             start, keep_from = start + size - overlap, keep_to
     if held:
-        yield Window(np.concatenate(pending), start, keep_from, start + held, last=True)
+        samples = pending[0] if len(pending) == 1 else np.concatenate(pending)
+        yield Window(samples, start, keep_from, start + held, last=True)

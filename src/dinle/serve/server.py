@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from dinle.errors import UsageError
 from dinle.recognize.load import load
 from dinle.serve.app import create_app
 from dinle.serve.settings import read_settings
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # On a signal, requests that were accepted get this long to finish.
 SHUTDOWN_S = 30
+MAX_PORT = 65_535
 
 
 def serve(config: ServeConfig) -> None:
@@ -24,6 +26,8 @@ def serve(config: ServeConfig) -> None:
         UsageError: a flag or a variable does not fit.
         BundleError: the model cannot be loaded.
     """
+    if not 0 <= config.port <= MAX_PORT:
+        raise UsageError(f"--port is {config.port}; expected 0 (any free one) to {MAX_PORT}")
     settings = read_settings(
         backend=config.backend,
         model_dir=config.model,
