@@ -58,24 +58,7 @@ def benchmark(config: BenchmarkConfig) -> Path:
     if not config.audio_path.is_file():
         raise UsageError(f"there is no clip {config.audio_path}; give a recording with --audio_path")
     models = find_models(config)
-    waveform = decode_audio(config.audio_path)
-    load_average = os.getloadavg()[0]
-    measured = measure_models(models, waveform, config, threads)
-    report = {
-        "conditions": {
-            "clip": str(config.audio_path),
-            "clip_s": len(waveform) / SAMPLE_RATE_HZ,
-            "runs": config.runs,
-            "warmup": config.warmup,
-            "pause_s": SETTLE_S,
-            "threads": threads,
-            "load_average": load_average,
-            "commit": find_commit(),
-        },
-        "machine": describe_machine(),
-        "baseline": LABELS[models[0].backend],
-        "backends": measured,
-    }
+    report = measure_report(models, config, threads)
     path = config.report_path
     path.parent.mkdir(parents=True, exist_ok=True)
     run_name = f"{path.stem}_run.json"
@@ -92,6 +75,28 @@ def benchmark(config: BenchmarkConfig) -> Path:
         name=run_name,
     )
     return path
+
+
+def measure_report(models: list[ModelFiles], config: BenchmarkConfig, threads: int) -> dict[str, Any]:
+    """Measure the models and say under which conditions; what ``<stem>.json`` holds."""
+    waveform = decode_audio(config.audio_path)
+    load_average = os.getloadavg()[0]
+    measured = measure_models(models, waveform, config, threads)
+    return {
+        "conditions": {
+            "clip": str(config.audio_path),
+            "clip_s": len(waveform) / SAMPLE_RATE_HZ,
+            "runs": config.runs,
+            "warmup": config.warmup,
+            "pause_s": SETTLE_S,
+            "threads": threads,
+            "load_average": load_average,
+            "commit": find_commit(),
+        },
+        "machine": describe_machine(),
+        "baseline": LABELS[models[0].backend],
+        "backends": measured,
+    }
 
 
 def find_json(report_path: Path) -> Path:
