@@ -117,6 +117,13 @@ def test_the_graph_keeps_its_contract(exported: Exported) -> None:
 
 
 @pytest.mark.slow
+def test_the_graphs_tell_nothing_of_the_machine_that_made_them(exported: Exported) -> None:
+    for file in exported.bundle.files.values():
+        data = (exported.bundle.folder / file).read_bytes()
+        assert not [word for word in (b"site-packages", b"/dinle/build/", b"stack_trace") if word in data]
+
+
+@pytest.mark.slow
 def test_int8_takes_the_products_and_leaves_the_convolutions(exported: Exported) -> None:
     fp32, int8 = (onnx.load(exported.bundle.path(precision)).graph for precision in ("fp32", "int8"))
     constants = {constant.name for constant in fp32.initializer}

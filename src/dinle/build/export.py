@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 import torch
 
 from dinle.build.config import ExportConfig, QuantizeConfig
@@ -122,6 +123,17 @@ def write_graph(model: CtcModel, path: Path, *, opset: int = 18) -> None:
         raise ExportError(
             f"torch {torch.__version__} cannot export this {model.family} model to ONNX opset {opset}: {error}"
         ) from error
+    _strip_notes(path)
+
+
+def _strip_notes(path: Path) -> None:
+    """Take out what the exporter notes of each node: the source lines, with this machine's folders, that made it."""
+    model = onnx.load(path)
+    noted = (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer)
+    for part in (*noted, *model.graph.input, *model.graph.output, *model.functions):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 @contextmanager
