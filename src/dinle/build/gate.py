@@ -9,7 +9,7 @@ from dinle.manifest import read_manifest
 from dinle.measure.wer import CONFIDENCE, ErrorCounts, Interval, PooledCounts, count_errors, paired_bootstrap, pool
 from dinle.progress import track
 from dinle.recognize.engine import OnnxEngine
-from dinle.recognize.recognizer import Recognizer
+from dinle.recognize.load import make_recognizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,14 +103,7 @@ def judge_int8(
 
 
 def _transcribe_and_count(bundle: Bundle, graph: Path, clips: Sequence[Clip], threads: int | None) -> list[ErrorCounts]:
-    recognizer = Recognizer(
-        OnnxEngine(graph, threads),
-        bundle.vocabulary,
-        name=bundle.name,
-        frame_shift_s=bundle.frame_shift_s,
-        frame_offset_s=bundle.frame_offset_s,
-        max_seconds=bundle.max_seconds,
-    )
+    recognizer = make_recognizer(OnnxEngine(graph, threads), bundle, bundle.name)
     texts = [recognizer.transcribe(clip.audio).text for clip in track(clips, f"judging {graph.name}")]
     return count_errors(
         [clip.text for clip in clips], texts, [str(clip.audio) for clip in clips], normalizer=NORMALIZER

@@ -38,7 +38,7 @@ def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", thr
     if backend == "pytorch":
         return _load_torch(model, threads)
     bundle = read_bundle(model if model is not None else find_default_bundle())
-    return _make_recognizer(OnnxEngine(bundle.path(PRECISIONS[backend]), threads), bundle, bundle.name)
+    return make_recognizer(OnnxEngine(bundle.path(PRECISIONS[backend]), threads), bundle, bundle.name)
 
 
 def _load_torch(model: str | Path | None, threads: int | None) -> Recognizer:
@@ -48,7 +48,7 @@ def _load_torch(model: str | Path | None, threads: int | None) -> Recognizer:
     except ModuleNotFoundError as error:
         raise MissingExtraError("train", error.name or "torch") from error
     engine = torch_engine.TorchEngine(checkpoint, threads)
-    return _make_recognizer(engine, engine, name)
+    return make_recognizer(engine, engine, name)
 
 
 def _find_checkpoint(model: str | Path | None) -> tuple[str, str]:
@@ -64,7 +64,8 @@ def _find_checkpoint(model: str | Path | None) -> tuple[str, str]:
     return bundle.name, str(bundle.checkpoint_dir)
 
 
-def _make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognizer:
+def make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognizer:
+    """A recogniser around an engine, with the vocabulary and the geometry of its bundle or torch engine."""
     return Recognizer(
         engine,
         geometry.vocabulary,
