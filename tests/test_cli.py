@@ -39,6 +39,57 @@ def test_flags_win_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert seen == [GreetConfig("ada", 5)]
 
 
+@dataclass(frozen=True)
+class ReadConfig:
+    """a command that reads datasets, made for the tests."""
+
+    dataset: Annotated[str, "which"] = ""
+    dataset_config: Annotated[str | None, "its configuration"] = None
+
+
+def read_with(monkeypatch: pytest.MonkeyPatch) -> list[ReadConfig]:
+    seen: list[ReadConfig] = []
+    call_with(monkeypatch, seen.append)
+    monkeypatch.setattr(cli, "load_name", lambda name: seen.append if name == "dinle.commands:greet" else ReadConfig)
+    return seen
+
+
+def test_beside_a_dataset_config_names_its_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = read_with(monkeypatch)
+    path = tmp_path / "e.toml"
+    path.write_text('[greet]\ndataset_config = "az"\n', encoding="utf-8")
+    assert main(["greet", "--dataset", "a/b", "--config", "tr_tr"]) == 0
+    assert main(["greet", "--dataset", "a/b", "--dataset_config", "tr"]) == 0
+    assert main(["greet", "--dataset", "a/b", "--config", str(path)]) == 0
+    assert main(["greet", "--dataset", "a/b", "--config", str(path), "--dataset-config", "tr"]) == 0
+    assert seen == [ReadConfig("a/b", name) for name in ("tr_tr", "tr", "az", "tr")]
+
+
+def test_a_file_is_a_file_whatever_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = read_with(monkeypatch)
+    (tmp_path / "settings").write_text('[greet]\ndataset_config = "az"\n', encoding="utf-8")
+    assert main(["greet", "--dataset", "a/b", "--config", str(tmp_path / "settings")]) == 0
+    assert seen == [ReadConfig("a/b", "az")]
+
+
+def test_a_configuration_is_named_once_and_beside_a_dataset(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_with(monkeypatch)
+    assert main(["greet", "--dataset", "a/b", "--config", "tr_tr", "--dataset_config", "tr"]) == 2
+    assert "--config tr_tr and --dataset_config tr both name a configuration" in capsys.readouterr().err
+    assert main(["greet", "--config", "tr_tr"]) == 2
+    assert "there is no config file tr_tr" in capsys.readouterr().err
+    assert main(["greet", "--dataset", "a/b", "--config", "missing.toml"]) == 2
+    assert "there is no config file missing.toml" in capsys.readouterr().err
+
+
+def test_other_commands_take_files_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    call_with(monkeypatch, print)
+    assert main(["greet", "--name", "x", "--config", "tr_tr"]) == 2
+    assert "there is no config file tr_tr" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("error", "status"), [(AudioError, 1), (OSError, 1), (UsageError, 2)])
 def test_an_error_is_one_line_and_a_status(
     error: type[Exception], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -19,11 +19,13 @@ from dinle.config import add_arguments, build_config, list_fields, read_toml
 from dinle.errors import DinleError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+DATASET_CONFIG = "dataset_config"  # the field that names a configuration of a dataset
+DATASET_FLAGS = ("dataset", "dataset_name")
 
 
 @dataclass(frozen=True)
@@ -86,20 +88,46 @@ def build_parser(command: Command | None) -> argparse.ArgumentParser:
     for each in COMMANDS:
         known = commands.add_parser(each.name, help=each.summary, description=each.summary.lstrip(" 0123456789"))
         if each is command:
-            known.add_argument(
-                "--config", type=Path, metavar="FILE.toml", help=f"settings from the table [{each.name}]; flags win"
-            )
-            add_arguments(known, load_name(each.config))
+            config_class = load_name(each.config)
+            known.add_argument("--config", **describe_config_flag(each, config_class))
+            add_arguments(known, config_class)
     return parser
+
+
+def describe_config_flag(command: Command, config_class: type) -> dict[str, Any]:
+    """What ``--config`` takes: a settings file, and where the command reads datasets also the name of a configuration."""
+    text = f"settings from the table [{command.name}]; flags win"
+    if DATASET_CONFIG not in list_fields(config_class):
+        return {"metavar": "FILE.toml", "help": text}
+    also = "beside a dataset's flag, what is neither *.toml nor a file is the same as --dataset_config"
+    return {"metavar": "FILE.toml|NAME", "help": f"{text}; {also}"}
+
+
+def read_settings(command: Command, options: dict[str, Any], fields: Container[str]) -> dict[str, Any]:
+    """What ``--config`` stands for: the command's table of a TOML file, or the dataset's configuration.
+
+    Data sets of the hub call their parts configurations, so ``--dataset google/fleurs --config tr_tr`` means what it says.
+
+    Raises:
+        UsageError: no such file, or a configuration that is named twice.
+    """
+    given = options.get("config")
+    if given is None:
+        return {}
+    is_name = DATASET_CONFIG in fields and any(flag in options for flag in DATASET_FLAGS)
+    if not is_name or given.endswith(".toml") or Path(given).is_file():
+        return read_toml(Path(given)).get(command.name, {})
+    if DATASET_CONFIG in options:
+        raise UsageError(f"--config {given} and --{DATASET_CONFIG} {options[DATASET_CONFIG]} both name a configuration")
+    return {DATASET_CONFIG: given}
 
 
 def run_command(command: Command, options: dict[str, Any]) -> int:
     """Build the command's config from a TOML table and flags, then run it."""
     config_class = load_name(command.config)
-    values: dict[str, Any] = {}
-    if options.get("config") is not None:
-        values |= read_toml(options["config"]).get(command.name, {})
-    values |= {name: options[name] for name in list_fields(config_class) if name in options}
+    fields = list_fields(config_class)
+    values = read_settings(command, options, fields)
+    values |= {name: options[name] for name in fields if name in options}
     try:
         status = load_name(f"dinle.commands:{command.name}")(
             build_config(config_class, values, where=f"dinle {command.name}")

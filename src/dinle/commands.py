@@ -67,13 +67,21 @@ def quantize(config: QuantizeConfig) -> None:
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Evaluate a model; print the scores and where the report is."""
-    from dinle.measure.evaluate import SCORES_FILE
+    """Evaluate a model, and a peer beside it; print the scores and where the report is."""
+    from dinle.measure.compare import COMPARISON_FILE, render_comparison
+    from dinle.measure.evaluate import COMPARISON_FOLDER, PEER_FOLDER
     from dinle.measure.evaluate import evaluate as run
     from dinle.measure.report import render_scores
+    from dinle.measure.scores import SCORES_FILE
+    from dinle.measure.speed import render_speed
 
-    folder = run(config)
-    open_console().print(render_scores(read_json(folder / SCORES_FILE)))
+    folder, console = run(config), open_console()
+    scores = read_json(folder / SCORES_FILE)
+    console.print(render_scores(scores))
+    if config.peer is not None:
+        console.print(render_scores(read_json(folder / PEER_FOLDER / SCORES_FILE)))
+        console.print(render_speed(scores))
+        console.print(render_comparison(read_json(folder / COMPARISON_FOLDER / COMPARISON_FILE)))
     print(f"report: {folder / 'report.md'}")
 
 

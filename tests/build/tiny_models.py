@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Data2VecAudioConfig,
     Data2VecAudioForCTC,
@@ -129,6 +130,38 @@ def make_whisper_folder(folder: Path) -> Path:
     model = WhisperForConditionalGeneration(make_whisper_config())
     scatter_weights(model.model.encoder)
     model.save_pretrained(folder)
+    return folder
+
+
+WHISPER_SPECIALS = (
+    "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|tr|>", "<|translate|>", "<|transcribe|>", "<|notimestamps|>",
+)  # fmt: skip
+WHISPER_TIMES = ("<|0.00|>", "<|0.02|>")
+
+
+def make_whisper_tokenizer() -> Tokenizer:
+    """A byte-level BPE tokenizer of all bytes and a few merges, with some of Whisper's special tokens last."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=266, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([" masa kal ekle ışık", " kalmak masal"] * 3, trainer)
+    tokenizer.add_special_tokens(list(WHISPER_SPECIALS))
+    tokenizer.add_tokens(list(WHISPER_TIMES))
+    return tokenizer
+
+
+def make_whisper_speech_folder(folder: Path, **changes: Any) -> Path:
+    """As openai/whisper-base with its tokenizer; config.json keeps the wrong special tokens of make_whisper_config."""
+    torch.manual_seed(1)
+    tokenizer, config = make_whisper_tokenizer(), make_whisper_config()
+    config.update({"vocab_size": tokenizer.get_vocab_size(), "decoder_layers": 2, **changes})
+    model = WhisperForConditionalGeneration(config)
+    scatter_weights(model)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 

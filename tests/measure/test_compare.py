@@ -37,13 +37,27 @@ def test_a_better_system_is_found_better(tmp_path: Path) -> None:
     assert (result["baseline"], result["candidate"], result["difference"]) == (0.75, 0.1, -0.65)
     assert result["interval"][0] < -0.65 < result["interval"][1] < 0
     assert result["significant"]
+    exact = comparison["differences"]["tr"]["exact"]
+    assert (exact["baseline"], exact["candidate"], exact["difference"]) == (0.0, 0.9, 0.9)
+    assert 0 < exact["interval"][0] < 0.9 < exact["interval"][1]
+    assert (exact["share_better"], exact["significant"]) == (1.0, True)
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "| tr | WER | 75.0 % | 10.0 % | -65.00 points [" in report
+    assert "| tr | exact | 0.0 % | 90.0 % | +90.00 points [" in report
     assert "## Most improved clips" in report
     assert "`clip3`: 3 → 4 errors" in report
     assert (folder / "changes.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "run.json").read_text())["stage"] == "compare"
-    assert list(render_comparison(comparison).columns[5].cells) == ["better"] * 4
+    assert list(render_comparison(comparison).columns[5].cells) == ["better"] * 6
+
+
+def test_fewer_exact_clips_are_worse(tmp_path: Path) -> None:
+    before = write_system(tmp_path / "before", REFERENCES)
+    after = write_system(tmp_path / "after", dict.fromkeys(REFERENCES, "söz"))
+    folder = compare(CompareConfig(before, after, tmp_path / "out", bootstrap_samples=50))
+    comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert comparison["differences"]["tr"]["exact"]["share_better"] == 0.0
+    assert list(render_comparison(comparison).columns[5].cells) == ["worse"] * 6
 
 
 def test_a_system_does_not_differ_from_itself(tmp_path: Path) -> None:

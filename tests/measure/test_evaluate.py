@@ -9,12 +9,11 @@ import pytest
 from dinle.errors import DatasetError, ManifestError, UsageError
 from dinle.manifest import Clip, write_manifest
 from dinle.measure.config import EvaluateConfig
-from dinle.measure.evaluate import evaluate, score_predictions, transcribe_clips
+from dinle.measure.evaluate import evaluate, score_predictions
 from dinle.measure.predictions import Prediction, read_predictions, write_predictions
 from dinle.measure.report import render_scores
 from dinle.measure.scores import name_bucket
 from dinle.recognize.bundle import hash_file
-from tests.fakes import fake_recognizer
 from tests.graphs import write_level_bundle
 from tests.measure.speech import write_clip, write_speech
 
@@ -77,13 +76,16 @@ def test_scores_are_those_of_the_predictions(evaluated: Path) -> None:
         "rate": 0.285714, "interval": None, "reference": 7, "hits": 5, "substitutions": 1, "insertions": 0, "deletions": 1,
     }  # fmt: skip
     assert raw["wer"]["rate"] == pytest.approx(5 / 7, abs=1e-6)
-    assert tr["exact_share"] == pytest.approx(1 / 3, abs=1e-6)
-    assert tr["wer"]["interval"][0] < tr["wer"]["rate"] < tr["wer"]["interval"][1]
+    assert tr["exact"] == {"rate": 0.333333, "interval": tr["exact"]["interval"], "clips": 1}
+    for measure in ("wer", "exact"):
+        assert tr[measure]["interval"][0] < tr[measure]["rate"] < tr[measure]["interval"][1]
+    assert raw["exact"]["clips"] == 0
     assert [group["group"] for group in tr["by_duration"]] == ["0-2 s"]
     assert tr["confusions"]["substitutions"] == [{"reference": "kaçtı", "hypothesis": "uçtu", "count": 1}]
     assert tr["confusions"]["deletions"] == [{"reference": "iki", "count": 1}]
     assert (scores["clips"], scores["failed"]) == (3, 0)
     assert scores["rtfx"] > 0
+    assert 0 < scores["clip_latency"]["min_s"] <= scores["clip_latency"]["median_s"] <= scores["clip_latency"]["p95_s"]
 
 
 def test_scores_name_what_was_measured(evaluated: Path) -> None:
@@ -101,6 +103,9 @@ def test_the_report_shows_figures_errors_and_plots(evaluated: Path) -> None:
     report = (evaluated / "report.md").read_text(encoding="utf-8")
     assert "# Evaluation: levels (onnx_int8)" in report
     assert "| tr | 28.6 % [" in report
+    assert "| exact [95 %] |" in report
+    assert "33.3 % [" in report
+    assert "a clip took 0." in report
     assert "REF iki kuş kaçtı\nHYP iki kuş uçtu\n            S" in report
     for plot in ("wer_by_duration.png", "wer_by_speaker.png", "wer_by_clip.png"):
         assert f"({plot})" in report
@@ -120,6 +125,7 @@ def test_the_terminal_table_has_a_row_for_each_normalisation(evaluated: Path) ->
     table = render_scores(read_json(evaluated / "scores.json"))
     assert list(table.columns[0].cells) == ["raw", "tr"]
     assert str(list(table.columns[1].cells)[1]).startswith("28.6 % [")
+    assert str(list(table.columns[3].cells)[1]).startswith("33.3 % [")
 
 
 def test_a_broken_clip_counts_as_an_empty_hypothesis(tmp_path: Path) -> None:
@@ -136,14 +142,6 @@ def test_a_broken_clip_counts_as_an_empty_hypothesis(tmp_path: Path) -> None:
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "1 clips failed and count as empty" in report
     assert "| bad.wav | AudioDecodeError" in report
-
-
-def test_an_evaluation_in_which_everything_fails_is_none(tmp_path: Path) -> None:
-    clip = Clip(tmp_path / "a.wav", "bir", 1.0)
-    clip.audio.write_bytes(b"not sound")
-    with pytest.raises(DatasetError, match=r"all 2 clips failed; the first: a\.wav: AudioDecodeError"):
-        write_predictions(tmp_path / "p.jsonl", transcribe_clips(fake_recognizer(), [clip, clip], tmp_path))
-    assert not (tmp_path / "p.jsonl").exists()
 
 
 def test_an_old_run_json_does_not_survive_a_failed_evaluation(tmp_path: Path) -> None:
@@ -163,18 +161,6 @@ def test_an_empty_manifest_is_refused(tmp_path: Path) -> None:
         evaluate(EvaluateConfig(tmp_path / "manifest.jsonl", output_dir=tmp_path / "out"))
 
 
-def test_the_same_recording_twice_gets_two_names(tmp_path: Path) -> None:
-    duration_s = write_clip(tmp_path / "a.wav", "bir")
-    clips = [Clip(tmp_path / "a.wav", text, duration_s) for text in ("bir", "iki")]
-    assert [one.id for one in transcribe_clips(fake_recognizer(), clips, tmp_path)] == ["a.wav", "a.wav#2"]
-
-
-def test_clips_outside_the_manifests_folder_keep_their_whole_path(tmp_path: Path) -> None:
-    duration_s = write_clip(tmp_path / "a.wav", "bir")
-    (one,) = transcribe_clips(fake_recognizer(), [Clip(tmp_path / "a.wav", "bir", duration_s)], tmp_path / "data")
-    assert one.id == (tmp_path / "a.wav").as_posix()
-
-
 def test_only_the_split_is_evaluated(tmp_path: Path) -> None:
     clips = [
         Clip(tmp_path / f"{split}.wav", "bir", write_clip(tmp_path / f"{split}.wav", "bir"), split=split)
@@ -191,7 +177,7 @@ def test_only_the_split_is_evaluated(tmp_path: Path) -> None:
 def test_references_without_words_are_reported_as_such(tmp_path: Path) -> None:
     write_predictions(tmp_path / "predictions.jsonl", [Prediction("a", "", "bir iki"), Prediction("b", "...", "")])
     scores = score_predictions(tmp_path, samples=10)
-    assert (scores["scores"]["tr"]["wer"]["rate"], scores["rtfx"]) == (2.0, None)
+    assert (scores["scores"]["tr"]["wer"]["rate"], scores["rtfx"], scores["clip_latency"]) == (2.0, None, None)
     assert "No clip has a reference with words" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
@@ -203,6 +189,15 @@ def test_one_perfect_clip_is_scored_without_a_fuss(tmp_path: Path) -> None:
     assert "One clip only" in report
     assert "Every clip is right." in report
     assert "| 20 s and more | 1 |" in report
+
+
+@pytest.mark.parametrize(("text", "kind"), [("bir", "Every"), ("iki", "No")])
+def test_an_exact_share_without_width_gets_the_rule_of_three(tmp_path: Path, text: str, kind: str) -> None:
+    write_predictions(tmp_path / "predictions.jsonl", [Prediction(str(n), "bir", text) for n in range(10)])
+    score_predictions(tmp_path, samples=10)
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"{kind} clip is exact" in report
+    assert "exceptions of other clips below 30.0 %" in report
 
 
 def test_no_resamples_are_refused(tmp_path: Path) -> None:
@@ -238,3 +233,8 @@ def test_missing_predictions_are_named(tmp_path: Path) -> None:
 )
 def test_a_lower_edge_belongs_to_its_bucket(duration_s: float, name: str) -> None:
     assert name_bucket(duration_s) == name
+
+
+def test_buckets_can_have_other_edges() -> None:
+    edges_s = (0.0, 10.0, float("inf"))
+    assert [name_bucket(duration_s, edges_s) for duration_s in (3, 30)] == ["0-10 s", "10 s and more"]

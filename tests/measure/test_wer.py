@@ -176,6 +176,37 @@ def test_pairing_finds_a_small_steady_gain_that_two_intervals_hide() -> None:
     assert bootstrap_interval(baseline).low < bootstrap_interval(candidate).high
 
 
+def test_the_interval_of_the_exact_share_is_the_binomial_one() -> None:
+    counts = make_counts([0] * 300 + [3] * 100, [4] * 400)
+    interval = bootstrap_interval(counts, measure="exact", samples=4000)
+    deviation = (0.75 * 0.25 / 400) ** 0.5
+    assert interval.to_list() == pytest.approx([0.75 - 1.96 * deviation, 0.75 + 1.96 * deviation], abs=0.004)
+    assert pool(counts).read("exact") == pool(counts).exact_share == 0.75
+
+
+def test_more_exact_clips_are_better() -> None:
+    worse, better = make_counts([1] * 50 + [0] * 50, [4] * 100), make_counts([1] * 10 + [0] * 90, [4] * 100)
+    result = paired_bootstrap(worse, better, measure="exact")
+    assert result.difference == pytest.approx(0.4)
+    assert (result.share_better, result.significant) == (1.0, True)
+    assert result.interval.low > 0.3
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "exact"),
+    [
+        ("Işık, 3 kez.", "ışık üç kez", True),
+        ("IŞIK", "işik", False),
+        ("bir iki", "biriki", False),
+        ("", "", True),
+        ("", "bir", False),
+    ],
+)
+def test_exact_is_equality_of_normalised_texts(reference: str, hypothesis: str, *, exact: bool) -> None:
+    (clip,) = count_errors([reference], [hypothesis], normalizer="tr")
+    assert clip.exact is exact
+
+
 def test_different_clips_are_not_compared() -> None:
     counts = make_counts([1, 0], [4, 5])
     with pytest.raises(UsageError, match="different clips"):

@@ -11,9 +11,9 @@ Augmentation = Literal["speed", "noise", "reverb", "telephone", "volume"]
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """dataset -> manifest.jsonl and a data report."""
+    """dataset, or text to be spoken -> manifest.jsonl and a data report."""
 
-    dataset_name: Annotated[str, "hub id, audiofolder, Common Voice release folder, or JSONL manifest"]
+    dataset_name: Annotated[str, "hub id, audiofolder, Common Voice release folder, or JSONL manifest"] = ""
     output_dir: Annotated[Path, "folder for manifest.jsonl, the report and decoded audio"] = Path("data/prepared")
     dataset_config: Annotated[str | None, "configuration of a hub dataset, such as tr_tr"] = None
     split: Annotated[str | None, "only this split (default: all)"] = None
@@ -26,9 +26,26 @@ class PrepareConfig:
     max_chars_per_s: Annotated[float, "drop clips whose text is too long for their sound"] = 30.0
     min_chars_per_s: Annotated[float, "drop clips whose text is too short for their sound"] = 1.0
     max_bad_share: Annotated[float, "fail when a larger share of clips is corrupt"] = 0.05
-    licence: Annotated[str | None, "licence of the data, where the source does not state it"] = None
-    threads: Annotated[int | None, "clips decoded at a time (default: all cores)"] = None
-    seed: Annotated[int, "seed of the shuffle"] = 1
+    licence: Annotated[str | None, "licence of the data (of a text), where the source does not state it"] = None
+    threads: Annotated[int | None, "clips decoded or spoken at a time (default: all cores)"] = None
+    seed: Annotated[int, "seed of the shuffle, and of voices and speeds"] = 1
+    from_text: Annotated[
+        Path | None, "instead of a dataset: a text file to speak, a line an utterance (or text, tab, split)"
+    ] = None
+    speech_engine: Annotated[Literal["espeak-ng", "kokoro"], "what speaks the text"] = "espeak-ng"
+    voices: Annotated[
+        tuple[str, ...],
+        "espeak-ng: variants such as f1 m3 (default: 17 of them); kokoro: a folder of *.bin, then names (default: all)",
+    ] = ()
+    test_voices: Annotated[tuple[str, ...], "voices held out: they speak the split test, and nothing else"] = ()
+    speakers_per_text: Annotated[int, "clips of each line"] = 1
+    blend_voices: Annotated[float, "share of the clips whose voice is a blend of two (kokoro)"] = 0.0
+    speed_range: Annotated[tuple[float, ...], "slowest and fastest speech; 1 is the voice's own"] = (0.8, 1.25)
+    pitch_range: Annotated[tuple[float, ...], "lowest and highest pitch; 1 is the voice's own (espeak-ng)"] = (0.5, 1.5)
+    voice_model: Annotated[Path | None, "kokoro's ONNX model"] = None
+    voice_vocab: Annotated[
+        Path | None, "kokoro's vocabulary (default: tokenizer.json or vocab.json near the model)"
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,33 @@ class TrainConfig:
     num_workers: Annotated[int, "processes that decode audio"] = 0
     threads: Annotated[int | None, "torch threads (default: all cores)"] = None
     seed: Annotated[int, "seed of everything random"] = 1
+    family: Annotated[
+        Literal["auto", "ctc", "whisper-ctc", "whisper"],
+        "auto: what the checkpoint is; whisper-ctc: a Whisper encoder with a fresh CTC head",
+    ] = "auto"
+    method: Annotated[Literal["full", "frozen-encoder", "lora"], "what of a Whisper model is trained"] = "full"
+    lora_rank: Annotated[int, "rank of LoRA's matrices"] = 16
+    lora_alpha: Annotated[float, "LoRA counts alpha / rank times"] = 32.0
+    lora_target: Annotated[Literal["decoder", "all"], "layers that get LoRA: the decoder's, or the encoder's too"] = (
+        "all"
+    )
+    min_window_s: Annotated[
+        float, "seconds that a Whisper encoder hears at least: the clip, then silence (30: Whisper's own padding)"
+    ] = 8.0
+    tail_silence_s: Annotated[float, "seconds of silence after the clip for a Whisper encoder and decoder"] = 0.5
+    distill_weight: Annotated[
+        float, "share of the loss that keeps a Whisper model near its start as that hears 30 s (0: off)"
+    ] = 0.0
+
+
+@dataclass(frozen=True)
+class CutVocabularyConfig:
+    """Whisper checkpoint and texts -> the same model with the vocabulary that the texts need."""
+
+    model_name: Annotated[str, "hub id or folder of a Whisper model"]
+    texts: Annotated[tuple[Path, ...], "text files, one sentence or `word count` a line"]
+    output_dir: Annotated[Path, "folder of the checkpoint to write"] = Path("checkpoints/cut")
+    size: Annotated[int, "entries to keep, special tokens and bytes among them"] = 10_000
 
 
 @dataclass(frozen=True)

@@ -129,13 +129,20 @@ def _load(name: str, config: PrepareConfig) -> Any:
     try:
         return datasets.load_dataset(name, config.dataset_config)
     except (ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
-        raise DatasetError(
-            f"the dataset {name!r} cannot be loaded: {error}; where it has configurations, name one with --dataset_config"
-        ) from error
+        raise DatasetError(f"the dataset {name!r} cannot be loaded: {error}; {_advise(error)}") from error
     except ConnectionError as error:
         raise HubUnreachableError(
             f"the hub stopped answering while {name!r} was loaded ({error}); run again: what was downloaded is kept"
         ) from error
+
+
+def _advise(error: Exception) -> str:
+    if "scripts are no longer supported" in str(error):  # as mozilla-foundation's copies of Common Voice are
+        return (
+            "the library does not run a data set's own code any more: name a copy of it in Parquet, or give the folder of "
+            "a release, as Common Voice has them at https://datacollective.mozillafoundation.org"
+        )
+    return "where it has configurations, name one with --dataset_config"
 
 
 def _open_cached(config: PrepareConfig, reason: Exception) -> Source:

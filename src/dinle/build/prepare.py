@@ -1,4 +1,4 @@
-"""dataset -> manifest.jsonl, decoded audio and a data report.
+"""dataset, or text that is spoken -> manifest.jsonl, decoded audio and a data report.
 
 Audio ends as 16 kHz mono FLAC (lossless, half of WAV, decoded in a millisecond). A file that is 16-bit 16 kHz mono WAV or
 FLAC already is referred to where it stands instead of being copied.
@@ -24,6 +24,8 @@ import soundfile
 from dinle.build.data_report import write_report
 from dinle.build.data_summary import DataSummary
 from dinle.build.sources import Record, open_source
+from dinle.build.speech import UnspeakableTextError
+from dinle.build.text_source import SPOKEN_PATTERN
 from dinle.errors import AudioError, AudioLimitError, DatasetError, TooManyBadClipsError, UsageError
 from dinle.manifest import MANIFEST_NAME, Clip, write_manifest
 from dinle.progress import track
@@ -49,7 +51,8 @@ READ_AHEAD = 4  # clips per thread that wait decoded or encoded; bounds memory
 # A file cut off in the middle still decodes. Codecs pad and trim by tens of milliseconds, never by a tenth of a clip.
 MAX_MISSING_SHARE = 0.1
 DROPPED_NAME = "dropped.jsonl"
-AUDIO_PATTERN = "*-[0-9][0-9][0-9][0-9][0-9][0-9].flac"
+# What this stage writes: decoded clips, spoken clips (dinle.build.text_source), and what a stopped run left unfinished.
+AUDIO_PATTERNS = ("*-[0-9][0-9][0-9][0-9][0-9][0-9].flac", SPOKEN_PATTERN, f"{SPOKEN_PATTERN}.partial")
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,18 @@ class Outcome:
 
 
 def prepare(config: PrepareConfig) -> Path:
-    """Read a dataset of any known kind and write what training and evaluation read.
+    """Read a dataset of any known kind, or speak a text, and write what training and evaluation read.
+
+    A text that is spoken goes on from the clips that an earlier run with the same settings left.
 
     Returns:
         ``config.output_dir`` with ``manifest.jsonl``, ``audio/*.flac``, ``dropped.jsonl`` (each dropped clip and why),
         ``report.md``, ``data.json``, plots, and last ``run.json``.
 
     Raises:
-        UsageError: a fraction outside (0, 1], less than one thread, or the output folder is the source.
-        DatasetError: the source cannot be read, or no clip is left.
+        UsageError: a fraction outside (0, 1], less than one thread, the output folder is the source, or settings of
+            the source that do not fit.
+        DatasetError: the source cannot be read or spoken, or no clip is left.
         ManifestError: a line of a table that is no clip.
         HubUnreachableError: a hub id, and the hub does not answer.
         TooManyBadClipsError: more than ``max_bad_share`` of the clips taken is missing, damaged or without samples.
@@ -139,6 +145,8 @@ def _check_config(config: PrepareConfig, source: Source) -> None:
             raise UsageError(f"--{name} is {share}; expected a fraction above 0 and up to 1, such as 0.1 for a tenth")
     if config.threads is not None and config.threads < 1:
         raise UsageError(f"--threads is {config.threads}; expected 1 or more")
+    if config.from_text is not None:
+        return  # a text file is none of the products, wherever it lies
     products = {config.output_dir.resolve(), (config.output_dir / "audio").resolve()}
     given = Path(config.dataset_name).expanduser()
     sources = [path.parent for path in source.files.values()] + ([given] if given.is_dir() else [])
@@ -174,20 +182,20 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], thre
 
 
 def process_record(record: Record, number: int, config: PrepareConfig) -> Outcome:
-    """Decode one record, judge it, and write its audio where it is kept.
+    """Decode (or speak) one record, judge it, and write its audio where it is kept.
 
-    The reasons for dropping are ``empty text``, ``corrupt``, ``too short``, ``too long``, ``too many characters`` and
-    ``too few characters`` (of the normalised text, per second).
+    The reasons for dropping are ``empty text``, ``unspeakable``, ``corrupt``, ``too short``, ``too long``, ``too many
+    characters`` and ``too few characters`` (of the normalised text, per second).
     """
     text = normalize_tr(record.text)
     if not text:
         return Outcome(record, reason="empty text", detail=f"nothing to say in {record.text!r}")
     try:
-        waveform = decode_audio(record.audio, AudioLimits(max_seconds=config.max_duration_s))
-    except AudioLimitError:
-        return Outcome(record, reason="too long", detail=f"over {config.max_duration_s:g} s")
-    except (AudioError, OSError) as error:
-        return Outcome(record, reason="corrupt", detail=str(error))
+        audio = record.audio() if callable(record.audio) else record.audio
+        waveform = decode_audio(audio, AudioLimits(max_seconds=config.max_duration_s))
+    except (UnspeakableTextError, AudioError, OSError) as error:
+        reason, detail = _name_failure(error, config)
+        return Outcome(record, reason=reason, detail=detail)
     duration_s = len(waveform) / SAMPLE_RATE_HZ
     if record.stated_s is not None and duration_s < (1 - MAX_MISSING_SHARE) * record.stated_s:
         detail = f"holds {duration_s:.2f} s of the {record.stated_s:.2f} s that the manifest states: cut off?"
@@ -197,11 +205,20 @@ def process_record(record: Record, number: int, config: PrepareConfig) -> Outcom
         return Outcome(record, reason=reason, detail=detail)
     # The scale of the decoder, so that what was 16-bit sound keeps its samples.
     samples = np.clip(np.round(waveform * 32768), -32768, 32767).astype(np.int16)
-    audio = _find_reusable(record) or _write_audio(config.output_dir / "audio", record, number, samples)
+    kept = _find_reusable(audio) or _write_audio(config.output_dir / "audio", record, number, samples)
     clip = Clip(
-        audio, record.text, duration_s, record.speaker, record.split, record.source, record.licence or config.licence
+        kept, record.text, duration_s, record.speaker, record.split, record.source, record.licence or config.licence
     )
     return Outcome(record, clip, text, hashlib.sha256(samples.tobytes()).hexdigest())
+
+
+def _name_failure(error: Exception, config: PrepareConfig) -> tuple[str, str]:
+    """The reason for dropping a clip that could not be read or made, with the detail."""
+    if isinstance(error, UnspeakableTextError):
+        return "unspeakable", str(error)
+    if isinstance(error, AudioLimitError):
+        return "too long", f"over {config.max_duration_s:g} s"
+    return "corrupt", str(error)
 
 
 def judge_clip(duration_s: float, characters: int, config: PrepareConfig) -> tuple[str, str]:
@@ -218,16 +235,16 @@ def judge_clip(duration_s: float, characters: int, config: PrepareConfig) -> tup
     return "", ""
 
 
-def _find_reusable(record: Record) -> Path | None:
+def _find_reusable(audio: Path | bytes) -> Path | None:
     """The record's own file where it already is what would be written."""
-    if not isinstance(record.audio, Path) or record.audio.suffix.casefold() not in (".wav", ".flac"):
+    if not isinstance(audio, Path) or audio.suffix.casefold() not in (".wav", ".flac"):
         return None
     try:
-        info = soundfile.info(str(record.audio))
+        info = soundfile.info(str(audio))
     except soundfile.LibsndfileError:  # FFmpeg reads kinds of WAV that libsndfile does not
         return None
     is_ready = (info.samplerate, info.channels, info.subtype) == (SAMPLE_RATE_HZ, 1, "PCM_16")
-    return record.audio.absolute() if is_ready else None
+    return audio.absolute() if is_ready else None
 
 
 def _write_audio(folder: Path, record: Record, number: int, samples: NDArray[np.int16]) -> Path:
@@ -269,6 +286,7 @@ def _remove_stale_audio(folder: Path) -> None:
     """Delete what an earlier run into the same folder left and this manifest does not name."""
     with (folder / MANIFEST_NAME).open(encoding="utf-8") as manifest:
         named = {Path(json.loads(line)["audio"]).name for line in manifest}
-    for path in (folder / "audio").glob(AUDIO_PATTERN):
-        if path.name not in named:
-            path.unlink()
+    for pattern in AUDIO_PATTERNS:
+        for path in (folder / "audio").glob(pattern):
+            if path.name not in named:
+                path.unlink()

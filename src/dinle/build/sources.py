@@ -8,6 +8,7 @@ Common Voice release   a folder with ``clips/`` and ``train.tsv dev.tsv test.tsv
 audiofolder            a folder with ``metadata.csv`` or ``metadata.jsonl``, at its root or in each split's folder
 ``datasets`` folder    written by ``save_to_disk`` (``state.json``, ``dataset_dict.json``), or Parquet files
 hub dataset            anything else: an id such as ``ysdede/khanacademy-turkish``
+text                   a file given by ``--from_text``: its lines are spoken (:mod:`dinle.build.text_source`)
 =====================  ==============================================================================================
 """
 
@@ -15,15 +16,16 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dinle.errors import DatasetError, ManifestError
+from dinle.errors import DatasetError, ManifestError, UsageError
 from dinle.manifest import MANIFEST_NAME, iterate_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from dinle.build.config import PrepareConfig
 
@@ -49,7 +51,7 @@ class Record:
     """One clip as the source has it: encoded, of any rate and length, its text untouched."""
 
     name: str  # what reports call it
-    audio: Path | bytes
+    audio: Path | bytes | Callable[[], Path]  # a function makes the file first: speech from text
     text: str
     split: str
     speaker: str | None = None
@@ -72,12 +74,24 @@ class Source(Protocol):
 
 
 def open_source(config: PrepareConfig) -> Source:
-    """Find out what ``config.dataset_name`` is and open it.
+    """Find out what ``config.dataset_name`` is and open it, or the text ``config.from_text``.
 
     Raises:
-        DatasetError: a folder or file of no known kind, or columns that cannot be found.
+        UsageError: both are given or neither is, or a setting of the speech engine does not fit.
+        DatasetError: a folder or file of no known kind, columns that cannot be found, or no speech engine.
         HubUnreachableError: not a local path, and the hub does not answer.
     """
+    if bool(config.dataset_name) == (config.from_text is not None):
+        given = (
+            "both --dataset_name and --from_text are"
+            if config.dataset_name
+            else "neither --dataset_name nor --from_text is"
+        )
+        raise UsageError(f"{given} given; expected one: a dataset to read, or a text file to be spoken")
+    if config.from_text is not None:
+        from dinle.build.text_source import open_text  # late: only text needs a speech engine
+
+        return open_text(config.from_text.expanduser(), config)
     path = Path(config.dataset_name).expanduser()
     if path.is_file():
         if path.suffix != ".jsonl":

@@ -1,4 +1,4 @@
-"""manifest -> checkpoint: fine-tuning with transformers' Trainer.
+"""manifest -> checkpoint: fine-tuning with transformers' Trainer, of CTC models and of whole Whisper models.
 
 Runs as it is under ``torchrun --nproc_per_node N``: each process takes its own batches, the first one writes.
 """
@@ -9,34 +9,46 @@ import logging
 import shutil
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Seq2SeqTrainingArguments, TrainingArguments, set_seed
 
 from dinle.build.augment import Augmenter
 from dinle.build.data import SpeechDataset, label_clips
+from dinle.build.hf_files import read_json
+from dinle.build.model_source import find_model_folder
 from dinle.build.models import load_model
 from dinle.build.provenance import add_training, read_provenance, write_provenance
+from dinle.build.speech_trainer import BEST_FOLDER, describe_history, read_samples
 from dinle.build.splits import read_splits
 from dinle.build.train_callbacks import EarlyStopping, ProgressCallback, TensorBoardCallback
-from dinle.build.trainer import BEST_FOLDER, CtcTrainer, describe_history, read_samples
+from dinle.build.trainer import CtcTrainer
+from dinle.build.whisper_data import label_transcripts
+from dinle.build.whisper_model import MODEL_TYPE as WHISPER
+from dinle.build.whisper_model import WhisperSpeechModel, load_whisper
+from dinle.build.whisper_trainer import MAX_WINDOW_S, WhisperTrainer
 from dinle.errors import UsageError
 from dinle.progress import progress
 from dinle.run import write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from dinle.build.config import TrainConfig
     from dinle.build.ctc_model import CtcModel
+    from dinle.build.speech_trainer import SpeechTrainer
+    from dinle.manifest import Clip
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS_KEPT = 2  # the best one and the last one
 LOGGING_STEPS = 10
+MAX_TAIL_S = 10.0
+WHISPER_SETTINGS = ("method", "min_window_s", "distill_weight")  # of a whole Whisper model; a CTC model has no use for them
 DDP_TIMEOUT_S = 6 * 3600  # the first process may prepare a large dataset while the others wait
 
 
@@ -50,7 +62,7 @@ def train(config: TrainConfig) -> Path:
         UsageError: a setting that does not fit, or ``output_dir`` holds an interrupted run and ``--resume`` is not given.
         DatasetError: no clips to train on or to evaluate on (or what prepare raises).
         UnknownCharacterError: a transcript has a character that the vocabulary lacks.
-        LabelTooLongError: a transcript needs more frames than its clip has.
+        LabelTooLongError: a transcript needs more frames than its clip has, or more tokens than a decoder writes.
         LossNotFiniteError: a loss became NaN or infinite.
     """
     started = time.monotonic()
@@ -71,14 +83,7 @@ def _run(config: TrainConfig, arguments: TrainingArguments, checkpoint: Path | N
     with arguments.main_process_first(desc="preparing data and model"):
         train_clips, eval_clips, manifests = read_splits(config)
         model = make_model(config)
-    augmenter = Augmenter(config.augment, config.augment_probability, config.seed) if config.augment else None
-    trainer = CtcTrainer(
-        model,
-        arguments,
-        config,
-        train=SpeechDataset(label_clips(train_clips, model), augmenter, max_seconds=model.max_seconds),
-        evaluation=SpeechDataset(label_clips(eval_clips, model)),
-    )
+    trainer = make_trainer(model, arguments, config, train_clips, eval_clips)
     trainer.remove_callback(PrinterCallback)  # it prints; the bar and TensorBoard show what it would
     if config.early_stopping_patience:
         trainer.add_callback(EarlyStopping(config.early_stopping_patience))
@@ -118,6 +123,11 @@ def check_config(config: TrainConfig) -> None:
         ("early_stopping_patience", config.early_stopping_patience >= 0, "a number of evaluations, or 0 for never"),
         ("num_workers", config.num_workers >= 0, "0 or more"),
         ("threads", config.threads is None or config.threads > 0, "1 or more"),
+        ("lora_rank", config.lora_rank >= 1, "1 or more"),
+        ("lora_alpha", config.lora_alpha > 0, "a number above 0"),
+        ("min_window_s", 0 <= config.min_window_s <= MAX_WINDOW_S, f"seconds from 0 to {MAX_WINDOW_S:g}"),
+        ("tail_silence_s", 0 <= config.tail_silence_s <= MAX_TAIL_S, f"seconds from 0 to {MAX_TAIL_S:g}"),
+        ("distill_weight", 0 <= config.distill_weight <= 1, "a share from 0 to 1"),
     )
     for name, good, expected in rules:
         if not good:
@@ -161,7 +171,7 @@ def make_arguments(config: TrainConfig, *, resuming: bool) -> TrainingArguments:
         else {"eval_strategy": "epoch", "save_strategy": "epoch"}
     )  # fmt: skip
     choices |= choose_precision(config.precision)
-    return TrainingArguments(
+    return Seq2SeqTrainingArguments(
         output_dir=str(config.output_dir),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps,
@@ -204,13 +214,40 @@ def choose_precision(precision: str) -> dict[str, bool]:
     return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
 
 
-def make_model(config: TrainConfig) -> CtcModel:
-    """Load the model and set what is trained, masked and recomputed.
+def find_family(config: TrainConfig) -> Literal["auto", "ctc", "whisper-ctc", "whisper"]:
+    """The family that is trained: ``whisper``, or one for :func:`load_model` to judge.
 
     Raises:
-        UsageError: more layers are to be frozen than there are.
+        UsageError: a setting of the other family.
     """
-    model = load_model(config.model_name)
+    is_whisper = config.family == WHISPER or (
+        config.family == "auto"
+        and read_json(find_model_folder(config.model_name) / "config.json").get("model_type") == WHISPER
+    )
+    defaults = {field.name: field.default for field in fields(config)}
+    others = ("head_learning_rate",) if is_whisper else WHISPER_SETTINGS
+    for name in others:
+        if getattr(config, name) != defaults[name]:
+            owner = "a CTC model" if is_whisper else "a whole Whisper model"
+            raise UsageError(
+                f"--{name} is {getattr(config, name)}, which is a setting of {owner}, but {config.model_name} is "
+                f"trained as {'a whole Whisper model' if is_whisper else 'a CTC model'}; leave it out, or set --family"
+            )
+    return "whisper" if is_whisper else config.family
+
+
+def make_model(config: TrainConfig) -> CtcModel | WhisperSpeechModel:
+    """Load the model; of a CTC model set what is trained, masked and recomputed (for Whisper its trainer does it).
+
+    Raises:
+        UsageError: more layers are to be frozen than there are, or a setting is the other family's.
+    """
+    family = find_family(config)
+    if family == "whisper":
+        return load_whisper(
+            config.model_name, min_window_s=config.min_window_s, tail_silence_s=config.tail_silence_s
+        )
+    model = load_model(config.model_name, family=family)
     try:
         model.freeze(front_end=config.freeze_front_end, layers=config.freeze_layers)
     except ValueError as error:
@@ -221,8 +258,34 @@ def make_model(config: TrainConfig) -> CtcModel:
     return model
 
 
+def make_trainer(
+    model: CtcModel | WhisperSpeechModel,
+    arguments: TrainingArguments,
+    config: TrainConfig,
+    train_clips: Sequence[Clip],
+    eval_clips: Sequence[Clip],
+) -> SpeechTrainer:
+    """The trainer of a model's family over labelled clips."""
+    augmenter = Augmenter(config.augment, config.augment_probability, config.seed) if config.augment else None
+    if isinstance(model, WhisperSpeechModel):
+        return WhisperTrainer(
+            model,
+            arguments,
+            config,
+            train=SpeechDataset(label_transcripts(train_clips, model), augmenter, max_seconds=model.max_seconds),
+            evaluation=SpeechDataset(label_transcripts(eval_clips, model)),
+        )
+    return CtcTrainer(
+        model,
+        arguments,
+        config,
+        train=SpeechDataset(label_clips(train_clips, model), augmenter, max_seconds=model.max_seconds),
+        evaluation=SpeechDataset(label_clips(eval_clips, model)),
+    )
+
+
 @contextmanager
-def _watch(trainer: CtcTrainer, config: TrainConfig, *, anew: bool) -> Iterator[None]:
+def _watch(trainer: SpeechTrainer, config: TrainConfig, *, anew: bool) -> Iterator[None]:
     """A progress bar and TensorBoard, on the first process only."""
     if not trainer.is_world_process_zero():
         yield
@@ -243,7 +306,7 @@ def _clear_finished_run(folder: Path) -> None:
     (folder / BEST_FOLDER / "run.json").unlink(missing_ok=True)
 
 
-def summarize(trainer: CtcTrainer, train_clips: int, eval_clips: int) -> dict[str, Any]:
+def summarize(trainer: SpeechTrainer, train_clips: int, eval_clips: int) -> dict[str, Any]:
     """The figures of a run for its record; warns where training made nothing better."""
     state = trainer.state
     figures = describe_history(state.log_history)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from dinle.build.trainer import Recognition
+    from dinle.build.speech_trainer import Recognition
     from dinle.progress import Bar
 
 

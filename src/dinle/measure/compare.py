@@ -10,11 +10,10 @@ from rich.table import Table
 
 from dinle.errors import UsageError
 from dinle.markdown import format_alignment, format_percent, format_table
-from dinle.measure.evaluate import SCORES_FILE
 from dinle.measure.plots import plot_changes
 from dinle.measure.predictions import PREDICTIONS_FILE, read_predictions
 from dinle.measure.report import MAIN, name_system
-from dinle.measure.scores import count_predictions
+from dinle.measure.scores import MEASURES, SCORES_FILE, count_predictions
 from dinle.measure.wer import paired_bootstrap, pool
 from dinle.run import write_run
 from dinle.text import NORMALIZERS
@@ -25,17 +24,18 @@ if TYPE_CHECKING:
 
     from dinle.measure.config import CompareConfig
     from dinle.measure.predictions import Prediction
-    from dinle.measure.wer import ErrorCounts, Unit
+    from dinle.measure.wer import ErrorCounts
 
 COMPARISON_FILE = "comparison.json"
 CHANGES_SHOWN = 10
 _EXPLANATION = (
-    "{clips} clips, the same for both. Below zero the candidate is better. The interval is a paired percentile bootstrap over "
-    "clips ({samples} resamples); a difference counts as sure when its interval does not hold zero."
+    "{clips} clips, the same for both. Below zero the candidate is better; of `exact`, the share of clips without an error, "
+    "above zero. The interval is a paired percentile bootstrap over clips ({samples} resamples); a difference counts as sure "
+    "when its interval does not hold zero."
 )
 _CHANGES = "Word errors fell in {better} clips, rose in {worse} and stayed in {same} (text `{text}`)."
 _NAMED = 3  # clips that an error message names
-_UNITS: tuple[tuple[str, Unit], ...] = (("wer", "words"), ("cer", "characters"))
+_LABELS = {"wer": "WER", "cer": "CER", "exact": "exact"}
 
 
 def compare(config: CompareConfig) -> Path:
@@ -145,11 +145,11 @@ def _compare_counts(
     before: Sequence[ErrorCounts], after: Sequence[ErrorCounts], config: CompareConfig
 ) -> dict[str, dict[str, Any]]:
     differences = {}
-    for name, unit in _UNITS:
-        result = paired_bootstrap(before, after, unit=unit, samples=config.bootstrap_samples, seed=config.seed)
+    for name, measure in MEASURES:
+        result = paired_bootstrap(before, after, measure=measure, samples=config.bootstrap_samples, seed=config.seed)
         differences[name] = {
-            "baseline": round(getattr(pool(before), name), 6),
-            "candidate": round(getattr(pool(after), name), 6),
+            "baseline": round(pool(before).read(measure), 6),
+            "candidate": round(pool(after).read(measure), 6),
             "difference": round(result.difference, 6),
             "interval": [round(bound, 6) for bound in result.interval.to_list()],
             "share_better": result.share_better,
@@ -166,10 +166,10 @@ def _list_differences(comparison: Mapping[str, Any]) -> list[list[str]]:
     for text, rates in comparison["differences"].items():
         for rate, result in rates.items():
             low, high = result["interval"]
-            direction = "better" if result["difference"] < 0 else "worse"
+            direction = "better" if (result["difference"] < 0) != (rate == "exact") else "worse"
             rows.append([
                 text,
-                rate.upper(),
+                _LABELS[rate],
                 format_percent(result["baseline"]),
                 format_percent(result["candidate"]),
                 f"{points(result['difference'])} points [{points(low)}, {points(high)}]",

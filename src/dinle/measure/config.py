@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from dinle.config import Arg, Backend
+
+Peer = Literal["faster-whisper"]
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """bundle and manifest -> predictions.jsonl, scores.json and a report."""
+    """bundle and manifest or dataset -> predictions.jsonl, scores.json and a report."""
 
-    manifest: Annotated[Path, "JSONL manifest with references"]
+    manifest: Annotated[Path | None, "JSONL manifest with references (or give a dataset)"] = None
     model: Annotated[str | None, "bundle folder, checkpoint folder or hub id (default: the bundled model)"] = None
     backend: Annotated[Backend, "which engine runs the model"] = "onnx_int8"
     output_dir: Annotated[Path, "folder for predictions, scores and the report"] = Path("artifacts/evaluation")
-    split: Annotated[str | None, "only this split of the manifest"] = None
+    split: Annotated[str | None, "only this split (default: all of a manifest, test of a dataset)"] = None
     threads: Annotated[int | None, "threads (default: all cores)"] = None
     bootstrap_samples: Annotated[int, "resamples for the 95 % intervals"] = 1000
     seed: Annotated[int, "seed of the resampling"] = 1
+    dataset: Annotated[str | None, "hub id or folder, read into output_dir/data (instead of a manifest)"] = None
+    dataset_config: Annotated[str | None, "configuration of the dataset, such as tr_tr"] = None
+    audio_column: Annotated[str | None, "column of the dataset with the audio (default: found)"] = None
+    text_column: Annotated[str | None, "column of the dataset with the reference (default: found)"] = None
+    peer: Annotated[Peer | None, "another recogniser, in turns with ours on the same clips: faster-whisper"] = None
+    peer_model: Annotated[str | None, "its model: CTranslate2 folder, size of Whisper, or hub id"] = None
+    peer_name: Annotated[str | None, "what reports call it (default: the name of its folder or id)"] = None
+    peer_beam_size: Annotated[int, "hypotheses that it follows (1: greedy)"] = 5
 
 
 @dataclass(frozen=True)

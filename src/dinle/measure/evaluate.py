@@ -3,115 +3,120 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dinle.errors import DatasetError
-from dinle.manifest import find_manifest, read_manifest
-from dinle.measure.predictions import PREDICTIONS_FILE, Prediction, read_predictions, write_predictions
+from dinle.manifest import read_manifest
+from dinle.measure.compare import compare
+from dinle.measure.config import CompareConfig
+from dinle.measure.dataset import check_data, find_data
+from dinle.measure.peers import check_peer, load_peer
+from dinle.measure.predictions import PREDICTIONS_FILE, read_predictions, write_side_by_side
 from dinle.measure.report import write_evaluation_report
-from dinle.measure.scores import compute_scores
-from dinle.measure.weights import find_model_files
+from dinle.measure.scores import SCORES_FILE, compute_scores
+from dinle.measure.speed import compare_speed
+from dinle.measure.systems import load_candidate
+from dinle.measure.turns import transcribe_in_turns
 from dinle.measure.wer import RESAMPLES
-from dinle.progress import track
-from dinle.recognize.audio import SAMPLE_RATE_HZ
-from dinle.recognize.load import load
 from dinle.run import describe_machine, write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from dinle.manifest import Clip
     from dinle.measure.config import EvaluateConfig
-    from dinle.recognize.recognizer import Recognizer
+    from dinle.measure.systems import Candidate
 
-logger = logging.getLogger(__name__)
-
-SCORES_FILE = "scores.json"
+PEER_FOLDER = "peer"
+COMPARISON_FOLDER = "comparison"
 
 
 def evaluate(config: EvaluateConfig) -> Path:
-    """Transcribe every clip of a manifest and score the result.
+    """Transcribe every clip of a manifest or a dataset and score the result; with a peer, it does the same in turns with ours.
 
     A clip that cannot be read or recognised is kept with its error and counts as an empty hypothesis.
 
     Returns:
-        The folder with ``predictions.jsonl``, ``scores.json``, ``report.md``, ``*.png`` and, last, ``run.json``.
+        The folder with ``predictions.jsonl``, ``scores.json``, ``report.md``, ``*.png`` and, last, ``run.json``; with a
+        peer also ``peer/`` (the same of the peer) and ``comparison/`` (ours against it); with a dataset ``data/``.
 
     Raises:
+        UsageError: flags that do not fit together.
         ManifestError: the manifest is empty or wrong, or names missing files.
-        DatasetError: every clip failed.
+        DatasetError: every clip failed, or the dataset cannot be read.
+        HubUnreachableError: the dataset or the peer's model is on the hub, and the hub does not answer.
+        MissingExtraError: a dataset without the extra ``train``, or a peer without the extra ``peers``.
         DinleError: the model cannot be loaded.
     """
     started = time.monotonic()
-    manifest = find_manifest(config.manifest)
-    clips = read_manifest(manifest, split=config.split)
-    threads = config.threads if config.threads is not None else os.cpu_count()
-    recognizer = load(config.model, backend=config.backend, threads=threads)
-    files = find_model_files(config.model, config.backend)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    (config.output_dir / "run.json").unlink(missing_ok=True)
-    predictions_path = config.output_dir / PREDICTIONS_FILE
-    write_predictions(predictions_path, transcribe_clips(recognizer, clips, manifest.parent))
-    details = {
-        "model": {
-            "name": files.name,
-            "backend": files.backend,
-            "precision": "fp32" if files.backend == "pytorch" else files.stored_as,
-            "source": files.source,
-            "weights_sha256": files.compute_hash(),
-        },
-        "data": {"manifest": str(manifest), "split": config.split},
-        "threads": threads,
-        "machine": describe_machine(),
-    }
-    scores = score_predictions(predictions_path, samples=config.bootstrap_samples, seed=config.seed, details=details)
-    results = {"clips": scores["clips"], "failed": scores["failed"], "rtfx": scores["rtfx"]}
-    results |= {
-        f"{unit}_{name}": scores["scores"][name][unit]["rate"] for name in scores["scores"] for unit in ("wer", "cer")
-    }
-    write_run(
-        config.output_dir,
-        stage="evaluate",
-        config=config,
-        seconds=time.monotonic() - started,
-        inputs={"manifest": manifest, "predictions": predictions_path},
-        results=results,
-    )
+    check_data(config)
+    check_peer(config)
+    threads = config.threads if config.threads is not None else os.cpu_count() or 1
+    candidates = _load_candidates(config, threads)
+    folders = [config.output_dir, config.output_dir / PEER_FOLDER][: len(candidates)]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").unlink(missing_ok=True)
+    manifest, data = find_data(config)
+    clips = read_manifest(manifest, split=config.split if config.dataset is None else None)
+    answers = transcribe_in_turns([one.system for one in candidates], clips, manifest.parent)
+    write_side_by_side([folder / PREDICTIONS_FILE for folder in folders], answers)
+    conditions = {"data": data, "threads": threads, "machine": describe_machine()}
+    if config.peer is not None:
+        _score_candidate(folders[1], {"model": candidates[1].model, **conditions}, config, manifest, started)
+        conditions |= {"peer": candidates[1].model, "speed": _measure_speed(folders, config)}
+    _score_candidate(folders[0], {"model": candidates[0].model, **conditions}, config, manifest, started)
     return config.output_dir
 
 
-def transcribe_clips(recognizer: Recognizer, clips: Sequence[Clip], root: Path) -> Iterator[Prediction]:
-    """Transcribe clips one after the other, with a progress bar.
+def _load_candidates(config: EvaluateConfig, threads: int) -> list[Candidate]:
+    candidates = [load_candidate(config.model, config.backend, threads)]
+    if config.peer is not None and config.peer_model is not None:
+        peer = load_peer(config.peer_model, name=config.peer_name, beam_size=config.peer_beam_size, threads=threads)
+        candidates.append(peer)
+    return candidates
 
-    Args:
-        recognizer: the system to measure; warmed up first, so that the first clip costs what the others do.
-        clips: at least one.
-        root: folder that clips are named relative to.
 
-    Raises:
-        DatasetError: at the end, when every clip failed.
-    """
-    _warm_up(recognizer)
-    errors = []
-    names: dict[str, int] = {}
-    for clip in track(clips, f"transcribing with {recognizer.name}"):
-        name = clip.audio.relative_to(root).as_posix() if clip.audio.is_relative_to(root) else clip.audio.as_posix()
-        names[name] = names.get(name, 0) + 1
-        if names[name] > 1:  # the same recording twice, perhaps with two references
-            name = f"{name}#{names[name]}"
-        prediction = _transcribe_clip(recognizer, clip, name)
-        if prediction.error is not None:
-            errors.append(f"{name}: {prediction.error}")
-            logger.warning("not recognised, counted as empty: %s", errors[-1])
-        yield prediction
-    if len(errors) == len(clips):
-        raise DatasetError(f"all {len(clips)} clips failed; the first: {errors[0]}; there is nothing to score")
+def _measure_speed(folders: list[Path], config: EvaluateConfig) -> list[dict[str, Any]]:
+    own, peer = (read_predictions(folder) for folder in folders)
+    return compare_speed(own, peer, samples=config.bootstrap_samples, seed=config.seed)
+
+
+def _score_candidate(
+    folder: Path, details: Mapping[str, Any], config: EvaluateConfig, manifest: Path, started: float
+) -> None:
+    """Score one system's predictions, compare them with the peer's where they are ours, and say that it is finished."""
+    predictions = folder / PREDICTIONS_FILE
+    scores = score_predictions(predictions, samples=config.bootstrap_samples, seed=config.seed, details=details)
+    if "peer" in details:
+        _compare_with_peer(folder, config)
+    results = {name: scores[name] for name in ("clips", "failed", "rtfx")}
+    results |= {
+        f"{measure}_{text}": scores["scores"][text][measure]["rate"]
+        for text in scores["scores"]
+        for measure in ("wer", "cer", "exact")
+    }
+    write_run(
+        folder,
+        stage="evaluate",
+        config=config,
+        seconds=time.monotonic() - started,
+        inputs={"manifest": manifest, "predictions": predictions},
+        results=results,
+    )
+
+
+def _compare_with_peer(folder: Path, config: EvaluateConfig) -> None:
+    compare(
+        CompareConfig(
+            baseline=folder / PEER_FOLDER,
+            candidate=folder,
+            output_dir=folder / COMPARISON_FOLDER,
+            bootstrap_samples=config.bootstrap_samples,
+            seed=config.seed,
+        )
+    )
 
 
 def score_predictions(
@@ -123,7 +128,8 @@ def score_predictions(
         path: the file, or the folder that holds it.
         samples: bootstrap resamples of each interval.
         seed: of the resampling.
-        details: what is known besides the predictions (``model, data, threads, machine``), kept in ``scores.json``.
+        details: what is known besides the predictions (``model, data, threads, machine``, and of a peer ``peer, speed``), kept in
+            ``scores.json``.
 
     Returns:
         What ``scores.json`` holds: ``details`` and :func:`dinle.measure.scores.compute_scores`.
@@ -138,20 +144,3 @@ def score_predictions(
     (path.parent / SCORES_FILE).write_text(json.dumps(scores, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     write_evaluation_report(path.parent, scores, predictions)
     return scores
-
-
-def _warm_up(recognizer: Recognizer) -> None:
-    """One second of faint noise (silence would not reach the engine)."""
-    noise = np.random.default_rng(0).normal(0, 0.01, SAMPLE_RATE_HZ).astype(np.float32)
-    recognizer.transcribe(noise)
-
-
-def _transcribe_clip(recognizer: Recognizer, clip: Clip, name: str) -> Prediction:
-    duration_s, inference_s, hypothesis, failure = clip.duration_s, 0.0, "", None
-    try:
-        transcript = recognizer.transcribe(clip.audio)
-    except Exception as error:  # noqa: BLE001 - one clip, whatever is wrong with it, must not end the evaluation
-        failure = f"{type(error).__name__}: {error}"
-    else:
-        duration_s, inference_s, hypothesis = transcript.duration_s, transcript.inference_s, transcript.text
-    return Prediction(name, clip.text, hypothesis, str(clip.audio), duration_s, inference_s, clip.speaker, failure)

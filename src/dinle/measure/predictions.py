@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from dinle.errors import ManifestError
 from dinle.manifest import iterate_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -35,7 +36,7 @@ class Prediction:
         reference: the transcript of the data set.
         hypothesis: the system's; empty where ``error`` says why it failed.
         duration_s: length of the sound.
-        inference_s: wall seconds of the recogniser, from file to text.
+        inference_s: wall seconds of the system, from file to text.
     """
 
     id: str
@@ -48,17 +49,31 @@ class Prediction:
     error: str | None = None
 
 
-def write_predictions(path: Path, predictions: Iterable[Prediction]) -> list[Prediction]:
-    """Write predictions as they come, line by line, and return them; the file has its name only when it is complete."""
-    written = []
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        for prediction in predictions:
-            fields = {key: round(x, _DIGITS) if isinstance(x, float) else x for key, x in asdict(prediction).items()}
-            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
-            written.append(prediction)
-    partial.replace(path)
-    return written
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write predictions as they come, line by line; the file has its name only when it is complete."""
+    write_side_by_side([path], ((prediction,) for prediction in predictions))
+
+
+def write_side_by_side(paths: Sequence[Path], rows: Iterable[Sequence[Prediction]]) -> None:
+    """Write the predictions of several systems as they come, a file each; all files get their names when all are complete.
+
+    Args:
+        paths: one file for each system; their folders exist.
+        rows: for each clip one prediction of each system.
+    """
+    partials = [path.with_name(f"{path.name}.partial") for path in paths]
+    with ExitStack() as stack:
+        files = [stack.enter_context(partial.open("w", encoding="utf-8", newline="\n")) for partial in partials]
+        for row in rows:
+            for file, prediction in zip(files, row, strict=True):
+                file.write(_format_line(prediction))
+    for partial, path in zip(partials, paths, strict=True):
+        partial.replace(path)
+
+
+def _format_line(prediction: Prediction) -> str:
+    fields = {key: round(x, _DIGITS) if isinstance(x, float) else x for key, x in asdict(prediction).items()}
+    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
 def read_predictions(path: Path) -> list[Prediction]:

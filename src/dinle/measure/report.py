@@ -9,6 +9,7 @@ from rich.table import Table
 from dinle.markdown import format_alignment, format_machine, format_percent, format_rate, format_table
 from dinle.measure.plots import plot_clip_rates, plot_group_rates
 from dinle.measure.scores import count_predictions
+from dinle.measure.speed import format_speed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 # The normalisation of tables, plots and alignments; the headline figures are given in all.
 MAIN = "tr"
 _EXPLANATION = (
-    "Rates are pooled over clips; in brackets the 95 % interval ({method}, {samples} resamples). `raw` scores the texts as they "
-    "are, `{text}` after Turkish normalisation of both sides. Everything below is in `{text}`. The intervals take clips as "
-    "independent: with few speakers they are too narrow."
+    "Rates are pooled over clips; exact is the share of clips without an error; in brackets the 95 % interval ({method}, "
+    "{samples} resamples). `raw` scores the texts as they are, `{text}` after Turkish normalisation of both sides. Everything "
+    "below is in `{text}`. The intervals take clips as independent: with few speakers they are too narrow."
 )
+_RULE_OF_THREE = 3  # upper 95 % bound of a share that did not occur in n draws: 3 / n
 WORST_CLIPS = 10
 CONFUSIONS_SHOWN = 15
 SPEAKERS_SHOWN = 30
@@ -72,6 +74,7 @@ def format_evaluation(
         _format_headline(scores),
         _EXPLANATION.format(**scores["intervals"], text=MAIN),
         *_format_warnings(scores),
+        *([f"## Speed against {scores['peer']['name']}", format_speed(scores)] if scores.get("speed") else []),
         "## By length of clip",
         _format_groups("length", main["by_duration"]),
         "![WER by length of clip](wer_by_duration.png)",
@@ -94,7 +97,7 @@ def render_scores(scores: Mapping[str, Any]) -> Table:
     failed = f", {scores['failed']} failed" if scores["failed"] else ""
     speed = f", RTFx {scores['rtfx']:.1f}" if scores["rtfx"] else ""
     table = Table(title=f"{name_system(scores)}: {scores['clips']} clips{failed}{speed}", title_justify="left")
-    for name in ("text", "WER [95 %]", "CER [95 %]", "sub", "ins", "del", "words", "exact"):
+    for name in ("text", "WER [95 %]", "CER [95 %]", "exact [95 %]", "sub", "ins", "del", "words"):
         table.add_column(name, justify="left" if name == "text" else "right")
     for row in _list_headline(scores):
         table.add_row(*row)
@@ -112,7 +115,7 @@ def _list_headline(scores: Mapping[str, Any]) -> list[list[str]]:
     for name, score in scores["scores"].items():
         words = score["wer"]
         edits = [f"{words[key]}" for key in ("substitutions", "insertions", "deletions", "reference")]
-        rows.append([name, format_rate(words), format_rate(score["cer"]), *edits, format_percent(score["exact_share"])])
+        rows.append([name, *(format_rate(score[key]) for key in ("wer", "cer", "exact")), *edits])
     return rows
 
 
@@ -121,11 +124,11 @@ def _format_headline(scores: Mapping[str, Any]) -> str:
         "text",
         "WER [95 %]",
         "CER [95 %]",
+        "exact [95 %]",
         "substituted",
         "inserted",
         "deleted",
         "reference words",
-        "clips without error",
     )
     return format_table(header, _list_headline(scores))
 
@@ -139,19 +142,40 @@ def _format_facts(scores: Mapping[str, Any]) -> str:
             ("weights", f"SHA-256 `{model['weights_sha256'][:16]}`"),
         ]
     if "data" in scores:
-        split = scores["data"]["split"]
-        rows.append(("data", f"`{scores['data']['manifest']}`" + (f", split {split}" if split else "")))
+        rows.append(("data", _describe_data(scores["data"])))
     rows.append(("clips", f"{scores['clips']}, {scores['audio_s'] / 60:.1f} minutes, {scores['failed']} failed"))
     if scores["rtfx"]:
         threads = f", {scores['threads']} threads" if "threads" in scores else ""
-        rows.append(("speed", f"RTFx {scores['rtfx']:.1f}: seconds of audio in a second, from file to text{threads}"))
+        latency = scores["clip_latency"]
+        each = f"a clip took {latency['median_s']:.3f} s in the median, {latency['mean_s']:.3f} s in the mean"
+        rows.append(
+            ("speed", f"RTFx {scores['rtfx']:.1f}: seconds of audio in a second, from file to text{threads}; {each}")
+        )
     return format_table(("what", ""), rows)
+
+
+def _describe_data(data: Mapping[str, Any]) -> str:
+    parts = [f"`{data['manifest']}`"]
+    if data.get("dataset"):
+        named = ", ".join(f"`{data[key]}`" for key in ("dataset", "dataset_config") if data[key])
+        dropped = ", ".join(f"{count} {reason}" for reason, count in data["dropped"].items())
+        parts = [named, f"left out: {dropped or 'no clip'}"]
+    if data["split"]:
+        parts.insert(1, f"split {data['split']}")
+    return ", ".join(parts)
 
 
 def _format_warnings(scores: Mapping[str, Any]) -> list[str]:
     lines = []
     if scores["clips"] == 1:
         lines.append("One clip only: the intervals have no width and say nothing about other clips.")
+    elif scores["scores"][MAIN]["exact"]["rate"] in (0.0, 1.0):
+        # Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 1983.
+        kind, clips = ("Every" if scores["scores"][MAIN]["exact"]["rate"] else "No"), scores["clips"]
+        lines.append(
+            f"{kind} clip is exact, so resampling cannot widen that interval; the rule of three puts the exceptions of other "
+            f"clips below {format_percent(min(1.0, _RULE_OF_THREE / clips))}."
+        )
     if not scores["scores"][MAIN]["wer"]["reference"]:
         lines.append("No clip has a reference with words: the rates are numbers of inserted words and characters.")
     if scores["failed"]:
@@ -168,11 +192,11 @@ def _format_groups(name: str, groups: Sequence[Mapping[str, Any]]) -> str:
             group["wer"]["reference"],
             format_rate(group["wer"]),
             format_rate(group["cer"]),
-            format_percent(group["exact_share"]),
+            format_rate(group["exact"]),
         )
         for group in groups
     ]
-    return format_table((name, "clips", "minutes", "words", "WER [95 %]", "CER [95 %]", "clips without error"), rows)
+    return format_table((name, "clips", "minutes", "words", "WER [95 %]", "CER [95 %]", "exact [95 %]"), rows)
 
 
 def _format_confusions(confusions: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

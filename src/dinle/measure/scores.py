@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from dinle.measure.timing import summarize
 from dinle.measure.wer import CONFIDENCE, Confusions, bootstrap_interval, count_errors, find_confusions, pool
 from dinle.text import NORMALIZERS
 
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dinle.measure.predictions import Prediction
-    from dinle.measure.wer import ErrorCounts, Unit
+    from dinle.measure.wer import ErrorCounts, Measure
 
+SCORES_FILE = "scores.json"
+# Rates and shares of a scored set, by their key in SCORES_FILE.
+MEASURES: tuple[tuple[str, Measure], ...] = (("wer", "words"), ("cer", "characters"), ("exact", "exact"))
 # Shorter than a command, a phrase, a sentence, a long sentence, longer than most engines' windows.
 DURATION_EDGES_S = (0.0, 2.0, 5.0, 10.0, 20.0, math.inf)
 UNKNOWN_SPEAKER = "(unknown)"
@@ -29,10 +33,12 @@ def compute_scores(predictions: Sequence[Prediction], *, samples: int, seed: int
         seed: of the resampling.
 
     Returns:
-        ``clips, failed, audio_s, inference_s, rtfx, intervals`` and ``scores``: normaliser to ``clips, audio_s, wer, cer,
-        exact_share, by_duration, by_speaker, confusions``; ``wer`` and ``cer`` hold ``rate, interval`` and the counts.
+        ``clips, failed, audio_s, inference_s, rtfx, clip_latency, intervals`` and ``scores``: normaliser to ``clips,
+        audio_s, wer, cer, exact, by_duration, by_speaker, confusions``; ``wer``, ``cer`` and ``exact`` (the share of clips
+        whose hypothesis equals the reference, both normalised) hold ``rate, interval`` and the counts.
     """
     done = [one for one in predictions if one.error is None]
+    latencies_s = [one.inference_s for one in done if one.inference_s]
     audio_s, inference_s = sum(one.duration_s for one in done), sum(one.inference_s for one in done)
     return {
         "clips": len(predictions),
@@ -40,6 +46,9 @@ def compute_scores(predictions: Sequence[Prediction], *, samples: int, seed: int
         "audio_s": round(audio_s, 3),
         "inference_s": round(inference_s, 3),
         "rtfx": round(audio_s / inference_s, 3) if inference_s else None,
+        "clip_latency": (
+            {name: round(value, 5) for name, value in summarize(latencies_s).to_dict().items()} if latencies_s else None
+        ),
         "intervals": {
             "confidence": CONFIDENCE,
             "method": "percentile bootstrap over clips",
@@ -60,12 +69,12 @@ def count_predictions(predictions: Sequence[Prediction], normalizer: str) -> lis
     )
 
 
-def name_bucket(duration_s: float) -> str:
-    """The duration bucket of a clip, such as ``2-5 s``; a lower edge belongs to its bucket."""
-    for low, high in pairwise(DURATION_EDGES_S):
+def name_bucket(duration_s: float, edges_s: Sequence[float] = DURATION_EDGES_S) -> str:
+    """The duration bucket of a clip, such as ``2-5 s``; a lower edge belongs to its bucket, and the last edge is infinite."""
+    for low, high in pairwise(edges_s):
         if duration_s < high:
             return f"{low:g} s and more" if math.isinf(high) else f"{low:g}-{high:g} s"
-    return name_bucket(DURATION_EDGES_S[-2])
+    return name_bucket(edges_s[-2], edges_s)
 
 
 def _score(predictions: Sequence[Prediction], normalizer: str, samples: int, seed: int) -> dict[str, Any]:
@@ -97,17 +106,16 @@ def _score(predictions: Sequence[Prediction], normalizer: str, samples: int, see
 def _score_counts(counts: Sequence[ErrorCounts], samples: int, seed: int) -> dict[str, Any]:
     pooled = pool(counts)
 
-    def describe(unit: Unit) -> dict[str, Any]:
-        edits = getattr(pooled, unit)
-        interval = bootstrap_interval(counts, unit=unit, samples=samples, seed=seed)
-        return {"rate": round(edits.rate, 6), "interval": [round(x, 6) for x in interval.to_list()], **edits.to_dict()}
+    def describe(measure: Measure) -> dict[str, Any]:
+        interval = bootstrap_interval(counts, measure=measure, samples=samples, seed=seed)
+        counted = {"clips": pooled.exact} if measure == "exact" else getattr(pooled, measure).to_dict()
+        return {
+            "rate": round(pooled.read(measure), 6),
+            "interval": [round(x, 6) for x in interval.to_list()],
+            **counted,
+        }
 
-    return {
-        "clips": pooled.clips,
-        "wer": describe("words"),
-        "cer": describe("characters"),
-        "exact_share": round(pooled.exact_share, 6),
-    }
+    return {"clips": pooled.clips, **{name: describe(measure) for name, measure in MEASURES}}
 
 
 def _list_confusions(confusions: Confusions) -> dict[str, list[dict[str, Any]]]:

@@ -1,6 +1,7 @@
-"""Word and character error rates: counted once for each clip, read in many ways.
+"""Word and character error rates and the share of exact clips: counted once for each clip, read in many ways.
 
 A rate is errors over reference units, pooled over clips: ``(S + I + D) / (H + S + D)``, never a mean of clips' rates.
+The exact share is clips without an error over clips: the hypothesis equals the reference, both normalised.
 
 Cases without a reference, as jiwer has them:
 
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Unit = Literal["words", "characters"]
+# What is compared and resampled: the error rate in a unit, or the share of clips without an error.
+Measure = Literal["words", "characters", "exact"]
 # A word of the reference and what stands for it in the hypothesis; None: inserted (left) or deleted (right).
 AlignedPair = tuple[str | None, str | None]
 
@@ -134,6 +136,10 @@ class PooledCounts:
         """Share of clips without an error; 0.0 where there are no clips."""
         return self.exact / max(1, self.clips)
 
+    def read(self, measure: Measure) -> float:
+        """The figure of a measure: WER (``words``), CER (``characters``) or the exact share (``exact``)."""
+        return {"words": self.wer, "characters": self.cer, "exact": self.exact_share}[measure]
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -149,12 +155,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The candidate's rate minus the baseline's on the same clips: below zero the candidate is better.
+    """The candidate's figure minus the baseline's on the same clips.
+
+    Below zero the candidate is better; of the exact share, above zero.
 
     Attributes:
-        difference: of the pooled rates.
+        difference: of the pooled rates, or of the exact shares.
         interval: of the difference.
-        share_better: share of the resamples in which the candidate has the lower rate.
+        share_better: share of the resamples in which the candidate is better.
     """
 
     difference: float
@@ -222,23 +230,23 @@ def pool(counts: Sequence[ErrorCounts]) -> PooledCounts:
 
 
 def bootstrap_interval(
-    counts: Sequence[ErrorCounts], *, unit: Unit = "words", samples: int = RESAMPLES, seed: int = 1
+    counts: Sequence[ErrorCounts], *, measure: Measure = "words", samples: int = RESAMPLES, seed: int = 1
 ) -> Interval:
-    """The 95 % interval of the pooled WER (``words``) or CER (``characters``) over resampled clips.
+    """The 95 % interval of the pooled WER (``words``), CER (``characters``) or exact share over resampled clips.
 
     One clip gives an interval without width: nothing is known about other clips then.
 
     Raises:
         UsageError: no clips, or fewer than one resample.
     """
-    return _percentiles(_resample_rates([counts], unit, samples, seed)[0])
+    return _percentiles(_resample([counts], measure, samples, seed)[0])
 
 
 def paired_bootstrap(
     baseline: Sequence[ErrorCounts],
     candidate: Sequence[ErrorCounts],
     *,
-    unit: Unit = "words",
+    measure: Measure = "words",
     samples: int = RESAMPLES,
     seed: int = 1,
 ) -> PairedDifference:
@@ -252,11 +260,11 @@ def paired_bootstrap(
             f"the systems were measured on different clips ({len(baseline)} and {len(candidate)}); "
             "a paired comparison needs the same clips in the same order"
         )
-    before, after = _resample_rates([baseline, candidate], unit, samples, seed)
+    before, after = _resample([baseline, candidate], measure, samples, seed)
     return PairedDifference(
-        difference=getattr(pool(candidate), unit).rate - getattr(pool(baseline), unit).rate,
+        difference=pool(candidate).read(measure) - pool(baseline).read(measure),
         interval=_percentiles(after - before),
-        share_better=float(np.mean(after < before)),
+        share_better=float(np.mean(after > before if measure == "exact" else after < before)),
     )
 
 
@@ -298,27 +306,32 @@ def _count_pairs(pairs: Sequence[AlignedPair]) -> Edits:
     return Edits(hits, len(pairs) - hits - insertions - deletions, insertions, deletions)
 
 
-def _resample_rates(
-    systems: Sequence[Sequence[ErrorCounts]], unit: Unit, samples: int, seed: int
+def _resample(
+    systems: Sequence[Sequence[ErrorCounts]], measure: Measure, samples: int, seed: int
 ) -> list[NDArray[np.float64]]:
-    """Pooled rates (samples,) of each system, all over the same draws of clips."""
+    """Pooled rates or shares (samples,) of each system, all over the same draws of clips."""
     clips = len(systems[0])
     if not clips:
         raise UsageError("there are no clips to resample; expected at least one")
     if samples < 1:
         raise UsageError(f"{samples} bootstrap resamples; expected at least 1")
-    edits = [[getattr(clip, unit) for clip in system] for system in systems]
-    errors = [np.array([clip.errors for clip in system]) for system in edits]
-    reference = [np.array([clip.reference for clip in system]) for system in edits]
+    counted = [_count_measure(system, measure) for system in systems]
     generator = np.random.default_rng(seed)
     rates: list[list[NDArray[np.float64]]] = [[] for _ in systems]
     step = max(1, _DRAWS_AT_ONCE // clips)
     for start in range(0, samples, step):
         drawn = generator.integers(clips, size=(min(step, samples - start), clips))
-        for system in range(len(systems)):
-            units = reference[system][drawn].sum(axis=1)
-            rates[system].append(errors[system][drawn].sum(axis=1) / np.maximum(1, units))
+        for parts, (counts, units) in zip(rates, counted, strict=True):
+            parts.append(counts[drawn].sum(axis=1) / np.maximum(1, units[drawn].sum(axis=1)))
     return [np.concatenate(parts) for parts in rates]
+
+
+def _count_measure(system: Sequence[ErrorCounts], measure: Measure) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What is counted in each clip and out of how many: errors of reference units, or 1 for an exact clip of one clip."""
+    if measure == "exact":
+        return np.array([clip.exact for clip in system], dtype=np.int64), np.ones(len(system), dtype=np.int64)
+    edits: list[Edits] = [getattr(clip, measure) for clip in system]
+    return np.array([one.errors for one in edits]), np.array([one.reference for one in edits])
 
 
 def _percentiles(values: NDArray[np.float64]) -> Interval:

@@ -1,0 +1,232 @@
+"""Segments hold all speech, in order, in bounded memory; where nobody speaks there are none."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dinle.errors import UsageError
+from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
+from dinle.recognize.segments import CHUNK_S, Segment, SegmentRules, SpanFinder, cut_segments
+from dinle.recognize.vad import CHUNK_SAMPLES
+from tests.sounds import iterate_non_speech, join_blocks, make_noise, scale_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+MINI = Path(__file__).parents[2] / "data" / "mini"
+CLIPS = [json.loads(line) for line in (MINI / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+# Of the clips in which nobody speaks, the one (a melody of 0.8 s notes with vibrato) that sounds like a voice to the network.
+SOUNDS_LIKE_A_VOICE = {"melody-11"}
+SMALL = SegmentRules(target_s=2.0, max_s=4.0, cut_s=1.0)
+
+
+class LoudnessDetector:
+    """Calls a chunk as probable as its first sample says: a detector whose answers the test writes into the sound."""
+
+    def __init__(self) -> None:
+        self.rest: Waveform = np.zeros(0, dtype=np.float32)
+
+    def push(self, samples: Waveform) -> NDArray[np.float32]:
+        sound = np.concatenate([self.rest, samples])
+        whole = len(sound) // CHUNK_SAMPLES * CHUNK_SAMPLES
+        self.rest = sound[whole:]
+        return sound[:whole:CHUNK_SAMPLES]
+
+    def finish(self) -> NDArray[np.float32]:
+        return self.rest[:1]
+
+
+def sound_of(probabilities: list[float]) -> Waveform:
+    return np.repeat(np.array(probabilities, dtype=np.float32), CHUNK_SAMPLES)
+
+
+def cut_written(probabilities: list[float], rules: SegmentRules) -> list[Segment]:
+    return list(cut_segments([sound_of(probabilities)], rules, detector=LoudnessDetector()))
+
+
+def stretches(*parts: tuple[float, float]) -> list[float]:
+    """(seconds, probability) one after the other, one number a chunk."""
+    return [probability for seconds, probability in parts for _ in range(round(seconds / CHUNK_S))]
+
+
+def check_layout(segments: list[Segment], sound: Waveform, rules: SegmentRules) -> None:
+    """Ordered, disjoint, inside the recording, not too long, and true copies of it."""
+    end = 0
+    for segment in segments:
+        assert segment.start >= end
+        end = segment.start + len(segment.samples)
+        assert end <= len(sound)
+        assert 0 < len(segment.samples) <= rules.max_s * SAMPLE_RATE_HZ
+        np.testing.assert_array_equal(segment.samples, sound[segment.start : end])
+
+
+runs = st.lists(st.tuples(st.floats(0.03, 6), st.sampled_from([0.0, 0.1, 0.4, 0.6, 0.9])), min_size=1, max_size=12)
+
+
+@given(runs=runs, pad_s=st.floats(0, 0.5), merge_gap_s=st.floats(0, 1.5), target_s=st.floats(0, 4))
+@settings(max_examples=100, deadline=None)
+def test_layout_and_cover_hold_for_any_probabilities(
+    runs: list[tuple[float, float]], pad_s: float, merge_gap_s: float, target_s: float
+) -> None:
+    rules = SegmentRules(
+        pad_s=pad_s, merge_gap_s=merge_gap_s, target_s=target_s, max_s=4.0, cut_s=1.0, min_speech_s=0.0
+    )
+    sound = sound_of(stretches(*runs))
+    segments = list(cut_segments([sound], rules, detector=LoudnessDetector()))
+    check_layout(segments, sound, rules)
+    covered = np.zeros(len(sound), dtype=np.bool_)
+    for segment in segments:
+        covered[segment.start : segment.start + len(segment.samples)] = True
+    assert covered[sound >= rules.start_probability].all()
+
+
+@given(runs=runs, sizes=st.lists(st.integers(100, 50_000), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_blocks_of_any_size_give_the_same_segments(runs: list[tuple[float, float]], sizes: list[int]) -> None:
+    sound = sound_of(stretches(*runs))
+    whole = list(cut_segments([sound], SMALL, detector=LoudnessDetector()))
+    parts = list(cut_segments(join_blocks(sound, sizes), SMALL, detector=LoudnessDetector()))
+    assert [(s.start, len(s.samples), s.speech) for s in parts] == [(s.start, len(s.samples), s.speech) for s in whole]
+
+
+@given(runs=runs)
+@settings(max_examples=100, deadline=None)
+def test_what_may_still_be_needed_is_bounded(runs: list[tuple[float, float]]) -> None:
+    finder = SpanFinder(SMALL)
+    for heard, probability in enumerate(stretches(*runs), start=1):
+        before = finder.needed
+        spans = list(finder.push(probability))
+        assert all(before <= span.start < span.end <= heard for span in spans)
+        assert heard - finder.needed <= (SMALL.max_s + SMALL.merge_gap_s + SMALL.pad_s) / CHUNK_S + 2
+
+
+def test_neighbours_are_merged_up_to_the_target() -> None:
+    words = stretches((1, 0), *[(0.7, 0.9), (0.5, 0)] * 4, (2, 0))
+    assert len(cut_written(words, SegmentRules(target_s=10))) == 1
+    assert len(cut_written(words, SegmentRules(target_s=2.5))) == 2
+    assert len(cut_written(words, SegmentRules(target_s=0))) == 4
+    assert len(cut_written(words, SegmentRules(target_s=10, merge_gap_s=0.3))) == 4
+
+
+def test_padding_is_kept_on_both_sides_and_shared_by_close_neighbours() -> None:
+    far = cut_written(stretches((1, 0), (0.96, 0.9), (3, 0)), SegmentRules(pad_s=0.2))[0]
+    assert far.start / SAMPLE_RATE_HZ == pytest.approx(0.8, abs=0.04)
+    assert len(far.samples) / SAMPLE_RATE_HZ == pytest.approx(0.96 + 0.4, abs=0.08)
+    near = cut_written(stretches((1, 0.9), (0.3, 0), (1, 0.9)), SegmentRules(pad_s=0.2, target_s=0))
+    assert near[1].start == len(near[0].samples)
+
+
+def test_too_long_speech_is_cut_at_its_quietest_place() -> None:
+    speech = [0.9] * 300
+    speech[110] = 0.4  # 3.5 s, within the last second before 4 s
+    first, *_ = cut_written(speech, SegmentRules(target_s=3, max_s=4.0, cut_s=1.0))
+    assert len(first.samples) == 110 * CHUNK_SAMPLES
+
+
+def test_a_sound_shorter_than_a_word_is_dropped_alone_and_kept_beside_speech() -> None:
+    blip = (0.128, 0.9)
+    assert cut_written(stretches((1, 0), blip, (2, 0)), SegmentRules()) == []
+    for rules in (SegmentRules(), SegmentRules(target_s=0)):
+        for parts in ([blip, (0.5, 0), (1, 0.9)], [(1, 0.9), (0.5, 0), blip]):
+            written = stretches((1, 0), *parts, (2, 0))
+            held = sum((s.samples >= 0.5).sum() for s in cut_written(written, rules))
+            assert held == (sound_of(written) >= 0.5).sum()
+
+
+def test_the_highest_probability_is_told() -> None:
+    assert [s.speech for s in cut_written(stretches((1, 0.6), (0.5, 0.8), (1, 0)), SegmentRules())] == [
+        pytest.approx(0.8)
+    ]
+
+
+def test_a_segment_comes_out_as_soon_as_it_is_certain() -> None:
+    def blocks() -> Iterator[Waveform]:
+        yield sound_of(stretches((1, 0.9), (1.5, 0)))
+        pytest.fail("the segment was certain before this block")
+
+    assert next(cut_segments(blocks(), detector=LoudnessDetector())).start == 0
+
+
+def test_an_hour_needs_the_memory_of_a_segment() -> None:
+    pattern = sound_of(stretches((40, 0.9), (0.5, 0), (20, 0.9), (0.4, 0), (2, 0.9), (30, 0)))
+    hours = (pattern[i : i + SAMPLE_RATE_HZ].copy() for _ in range(39) for i in range(0, len(pattern), SAMPLE_RATE_HZ))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in cut_segments(hours, detector=LoudnessDetector()))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count >= 39 * 3
+    assert peak < 3 * 30 * SAMPLE_RATE_HZ * 4  # the sound held, the segment given out, the one before it
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"start_probability": 0.2},
+        {"end_probability": 0},
+        {"pad_s": -1},
+        {"target_s": 29},
+        {"max_s": 3},
+        {"cut_s": 0},
+    ],
+)
+def test_rules_that_contradict_each_other_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        SegmentRules(**wrong)
+
+
+def test_nothing_gives_no_segment() -> None:
+    assert list(cut_segments([])) == []
+    assert list(cut_segments([np.zeros(0, dtype=np.float32)])) == []
+
+
+def test_where_nobody_speaks_there_is_no_segment() -> None:
+    clips = list(iterate_non_speech())
+    assert len(clips) >= 100
+    found = {name for name, sound in clips if list(cut_segments([sound]))}
+    assert found <= SOUNDS_LIKE_A_VOICE
+
+
+def test_speech_is_found_in_every_clip_and_most_of_its_sound_is_kept() -> None:
+    for clip in CLIPS:
+        sound = decode_audio(MINI / clip["audio"])
+        segments = list(cut_segments([sound]))
+        check_layout(segments, sound, SegmentRules())
+        energy = np.square(sound, dtype=np.float64).sum()
+        kept = sum(np.square(segment.samples, dtype=np.float64).sum() for segment in segments)
+        assert kept > 0.99 * energy, clip["audio"]
+
+
+@pytest.mark.parametrize("gap_s", [0.4, 3.0])
+def test_all_speech_of_a_known_layout_is_covered(gap_s: float) -> None:
+    room = scale_to(make_noise(gap_s, "pink", seed=1), -60)
+    parts, speech, at = [room], [], len(room)
+    for clip in CLIPS[:: len(CLIPS) // 12]:
+        sound = decode_audio(MINI / clip["audio"])
+        loud = np.flatnonzero(np.abs(sound) > 0.1 * np.abs(sound).max())
+        speech.append((at + int(loud[0]), at + int(loud[-1])))
+        parts += [sound, room]
+        at += len(sound) + len(room)
+    whole = np.concatenate(parts)
+    segments = list(cut_segments(join_blocks(whole, [7_000]), SegmentRules(max_s=28.0)))
+    check_layout(segments, whole, SegmentRules())
+    covered = np.zeros(len(whole), dtype=np.bool_)
+    for segment in segments:
+        covered[segment.start : segment.start + len(segment.samples)] = True
+    for first, last in speech:
+        loud_part = np.abs(whole[first:last]) > 0.05
+        assert covered[first:last][loud_part].mean() > 0.995
+    if gap_s > 1:  # silence is left out
+        assert len(segments) >= len(speech)
+        assert covered.mean() < 0.9
