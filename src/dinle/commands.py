@@ -54,8 +54,8 @@ def export(config: ExportConfig) -> None:
     from dinle.build.export import export as run
 
     bundle = run(config)
-    for precision in bundle.files:
-        print(f"{precision}: {bundle.folder / bundle.files[precision]}")
+    for precision, names in bundle.files.items():
+        print(f"{precision}: {', '.join(str(bundle.folder / name) for name in names)}")
 
 
 def quantize(config: QuantizeConfig) -> None:
@@ -63,7 +63,7 @@ def quantize(config: QuantizeConfig) -> None:
     from dinle.build.quantize import quantize as run
 
     bundle = run(config)
-    print(f"int8: {bundle.path('int8')} (quality gate: {bundle.gate['int8']['status']})")
+    print(f"int8: {', '.join(map(str, bundle.paths('int8')))} (quality gate: {bundle.gate['int8']['status']})")
 
 
 def evaluate(config: EvaluateConfig) -> None:

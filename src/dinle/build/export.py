@@ -7,45 +7,60 @@ import logging
 import shutil
 import tempfile
 import time
-import warnings
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
 import torch
 
 from dinle.build.config import ExportConfig, QuantizeConfig
+from dinle.build.hf_files import read_json
+from dinle.build.model_source import find_model_folder
 from dinle.build.models import CtcModel, load_model
-from dinle.build.parity import ParityReport, check_parity, load_parity_clips, run_alone
+from dinle.build.onnx_writer import write_onnx
+from dinle.build.parity import ParityReport, check_parity, load_parity_clips, read_text, run_alone
 from dinle.build.provenance import describe_weights, read_provenance
-from dinle.build.quantize import INT8_FILE, QUANTIZE_RUN_FILE, quantize
+from dinle.build.quantize import QUANTIZE_RUN_FILE, name_int8, quantize
+from dinle.build.whisper_export import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    TorchWhisperEngine,
+    WhisperParityEngine,
+    make_vocabulary,
+    write_whisper_graphs,
+)
+from dinle.build.whisper_model import MODEL_TYPE as WHISPER
+from dinle.build.whisper_model import WhisperSpeechModel, load_whisper
 from dinle.errors import ExportError
 from dinle.progress import progress
 from dinle.recognize.audio import SAMPLE_RATE_HZ
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, write_bundle
 from dinle.recognize.engine import OnnxEngine
+from dinle.recognize.vocabulary import Vocabulary
+from dinle.recognize.whisper_engine import OnnxWhisperEngine
 from dinle.run import write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from dinle.recognize.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 FP32_FILE = "model.onnx"
 EXPORT_RUN_FILE = "run_export.json"
 MAX_GRAPH_BYTES = 2_000_000_000  # a protobuf message, and so an ONNX file, ends at 2 GiB
-NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 def export(config: ExportConfig) -> Bundle:
     """Export a checkpoint to a bundle: ``model.onnx``, ``bundle.json``, ``run_export.json``, and int8 if asked for.
 
-    The graph takes waveform (B, S) and lengths (B,) and gives log_probs (B, T, V) and frames (B,), for any B and S. It is
-    compared with torch before anything in ``onnx_dir`` changes: a failed export leaves the folder as it was.
+    A CTC model's graph takes waveform (B, S) and lengths (B,) and gives log_probs (B, T, V) and frames (B,), for any B and
+    S; a Whisper model becomes an encoder and a decoder. They are compared with torch before anything in ``onnx_dir``
+    changes: a failed export leaves the folder as it was.
 
     Weights name their origin in ``provenance.json`` beside them (a list of objects with what, name, source, licence),
     which becomes the bundle's provenance; ``licence`` and ``source`` of the config add to it.
@@ -58,15 +73,17 @@ def export(config: ExportConfig) -> Bundle:
             :func:`dinle.build.models.load_model`.
     """
     started = time.perf_counter()
-    model = load_model(config.checkpoint_dir)
+    model = load_for_export(config.checkpoint_dir)
     _check_size(model, config.checkpoint_dir)
     provenance = _read_provenance(config)
     config.onnx_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=config.onnx_dir) as workspace:
-        graph = Path(workspace) / FP32_FILE
-        report = _write_checked_graph(model, graph, config)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=config.onnx_dir) as name:
+        workspace = Path(name)
+        report = _write_checked_graphs(model, workspace, config)
+        graphs = sorted(path.name for path in workspace.glob("*.onnx"))
         _clear_bundle(config.onnx_dir)
-        shutil.move(graph, config.onnx_dir / FP32_FILE)
+        for graph in graphs:
+            shutil.move(workspace / graph, config.onnx_dir / graph)
     bundle = write_bundle(_describe_bundle(model, config, provenance))
     write_run(
         config.onnx_dir,
@@ -74,28 +91,44 @@ def export(config: ExportConfig) -> Bundle:
         config=config,
         seconds=time.perf_counter() - started,
         inputs=_list_inputs(config.checkpoint_dir),
-        results={"parity": dataclasses.asdict(report), "bytes": bundle.path("fp32").stat().st_size},
+        results={
+            "parity": dataclasses.asdict(report),
+            "bytes": sum(path.stat().st_size for path in bundle.paths("fp32")),
+        },
         name=EXPORT_RUN_FILE,
     )
     return quantize(QuantizeConfig(bundle_dir=config.onnx_dir)) if config.int8 else bundle
 
 
-def _write_checked_graph(model: CtcModel, graph: Path, config: ExportConfig) -> ParityReport:
+def load_for_export(checkpoint: str) -> CtcModel | WhisperSpeechModel:
+    """A CTC model, or a whole Whisper model where the checkpoint is one."""
+    if read_json(find_model_folder(checkpoint) / "config.json").get("model_type") == WHISPER:
+        return load_whisper(checkpoint)
+    return load_model(checkpoint)
+
+
+def _write_checked_graphs(model: CtcModel | WhisperSpeechModel, folder: Path, config: ExportConfig) -> ParityReport:
     clips = load_parity_clips(config.parity_audio, max_seconds=model.max_seconds)
-    # before prepare_for_export, so that what it changes is compared too
-    reference = run_alone(_ModuleEngine(model), clips)
-    with progress("exporting to ONNX"):
-        write_graph(model, graph, opset=config.opset)
+    engine: Engine
+    if isinstance(model, WhisperSpeechModel):
+        vocabulary = make_vocabulary(model.tokens)
+        reference = run_alone(WhisperParityEngine(TorchWhisperEngine(model), vocabulary), clips)
+        with progress("exporting encoder and decoder to ONNX"):
+            write_whisper_graphs(model, folder, opset=config.opset)
+        graphs = OnnxWhisperEngine(folder / ENCODER_FILE, folder / DECODER_FILE)
+        engine, read = WhisperParityEngine(graphs, vocabulary), None
+    else:
+        # before prepare_for_export, so that what it changes is compared too
+        reference = run_alone(_ModuleEngine(model), clips)
+        with progress("exporting to ONNX"):
+            write_graph(model, folder / FP32_FILE, opset=config.opset)
+        engine, read = OnnxEngine(folder / FP32_FILE), partial(read_text, vocabulary=model.vocabulary)
     with progress("comparing ONNX with torch"):
-        return check_parity(OnnxEngine(graph), reference, clips, model.vocabulary)
+        return check_parity(engine, reference, clips, read)
 
 
 def write_graph(model: CtcModel, path: Path, *, opset: int = 18) -> None:
     """Write a model as one ONNX file with dynamic batch and samples. Prepares the model in place.
-
-    The exporter is torch.export's: it fails on what depends on values instead of baking the example in, and it is the one
-    that torch keeps. It needs 10 to 50 s of one core, nearly all for symbolic shapes; the TorchScript exporter gives an
-    equally fast graph in 1 to 7 s, but torch announces its removal.
 
     Raises:
         ExportError: torch cannot export the model.
@@ -104,55 +137,14 @@ def write_graph(model: CtcModel, path: Path, *, opset: int = 18) -> None:
     # two rows of different lengths: sizes of 0 and 1 would be taken for constants
     lengths = torch.tensor([SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * 3 // 4])
     waveform = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(1)) * 0.1
-    dynamic_shapes = {"waveform": {0: "batch", 1: "samples"}, "lengths": {0: "batch"}}
-    try:
-        with torch.no_grad(), _quiet_exporter():
-            torch.onnx.export(
-                model,
-                (waveform, lengths),
-                path,
-                input_names=["waveform", "lengths"],
-                output_names=["log_probs", "frames"],
-                opset_version=opset,
-                dynamic_shapes=dynamic_shapes,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter raises classes of torch.export, torch.onnx, onnxscript and sympy
-        raise ExportError(
-            f"torch {torch.__version__} cannot export this {model.family} model to ONNX opset {opset}: {error}"
-        ) from error
-    _strip_notes(path)
-
-
-def _strip_notes(path: Path) -> None:
-    """Take out what the exporter notes of each node: the source lines, with this machine's folders, that made it."""
-    model = onnx.load(path)
-    noted = (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer)
-    for part in (*noted, *model.graph.input, *model.graph.output, *model.functions):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    onnx.save(model, path)
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Hide what the exporter says about its own code and about torchvision; its errors come through."""
-    loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
-    levels = [noisy.level for noisy in loggers]
-    for noisy in loggers:
-        noisy.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # torch 2.13 uses its own deprecated class while it copies a program
-            warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)
-            # both inputs name their batch axis, which torch takes for one name too many
-            warnings.filterwarnings("ignore", message="# The axis name: batch will not be used", category=UserWarning)
-            yield
-    finally:
-        for noisy, level in zip(loggers, levels, strict=True):
-            noisy.setLevel(level)
+    write_onnx(
+        model,
+        (waveform, lengths),
+        path,
+        inputs={"waveform": {0: "batch", 1: "samples"}, "lengths": {0: "batch"}},
+        outputs=["log_probs", "frames"],
+        opset=opset,
+    )
 
 
 class _ModuleEngine:
@@ -169,7 +161,7 @@ class _ModuleEngine:
         return log_probs.numpy(), frames.numpy()
 
 
-def _check_size(model: CtcModel, checkpoint: str) -> None:
+def _check_size(model: torch.nn.Module, checkpoint: str) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > MAX_GRAPH_BYTES:
         raise ExportError(
@@ -180,25 +172,45 @@ def _check_size(model: CtcModel, checkpoint: str) -> None:
 
 def _clear_bundle(folder: Path) -> None:
     """Remove what an earlier export left: its int8 graph belongs to other weights."""
-    for name in (BUNDLE_FILE, EXPORT_RUN_FILE, QUANTIZE_RUN_FILE, FP32_FILE, INT8_FILE):
+    for name in (BUNDLE_FILE, EXPORT_RUN_FILE, QUANTIZE_RUN_FILE):
         (folder / name).unlink(missing_ok=True)
+    for name in (FP32_FILE, ENCODER_FILE, DECODER_FILE):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name_int8(name)).unlink(missing_ok=True)
 
 
-def _describe_bundle(model: CtcModel, config: ExportConfig, provenance: tuple[Mapping[str, str], ...]) -> Bundle:
+def _describe_bundle(
+    model: CtcModel | WhisperSpeechModel, config: ExportConfig, provenance: tuple[Mapping[str, str], ...]
+) -> Bundle:
     folder, checkpoint = config.onnx_dir.resolve(), Path(config.checkpoint_dir).resolve()
-    return Bundle(
+    bundle = Bundle(
         folder=config.onnx_dir,
         name=config.name or folder.name,
         family=model.family,
-        files={"fp32": FP32_FILE},
-        vocabulary=model.vocabulary,
+        files={"fp32": (FP32_FILE,)},
+        vocabulary=Vocabulary.turkish(),
         sample_rate_hz=SAMPLE_RATE_HZ,
         frame_shift_s=model.frame_shift_s,
-        frame_offset_s=model.frame_offset_s,
-        max_seconds=model.max_seconds,
         provenance=provenance,
         # only weights inside the bundle travel with it
         checkpoint=checkpoint.relative_to(folder).as_posix() if folder in checkpoint.parents else None,
+    )
+    if isinstance(model, WhisperSpeechModel):
+        return dataclasses.replace(
+            bundle,
+            engine="whisper",
+            files={"fp32": (ENCODER_FILE, DECODER_FILE)},
+            vocabulary=make_vocabulary(model.tokens),
+            max_seconds=model.max_seconds + model.tail_silence_s,
+            min_window_s=model.min_window_s,
+            tail_s=model.tail_silence_s,
+            text_rules="written",
+        )
+    return dataclasses.replace(
+        bundle,
+        vocabulary=model.vocabulary,
+        frame_offset_s=model.frame_offset_s,
+        max_seconds=model.max_seconds,
     )
 
 

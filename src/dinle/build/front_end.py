@@ -102,16 +102,15 @@ def make_dft_basis(window: NDArray[np.float64], dft_size: int) -> NDArray[np.flo
 class WhisperLogMel(nn.Module):
     """Whisper's log-mel spectrogram without the 30 s padding, as two convolutions.
 
-    Silence of ``silence_s`` is put before each row and of ``tail_s`` (default: as much) after it, so that the frames at
-    the borders see what they see in the middle of Whisper's own zero-padded window; the reflection that
-    ``torch.stft(center=True)`` makes of zeros is zeros too. The DFT is a strided convolution with a fixed basis and the mel filters a convolution of width one: both
+    Silence of ``silence_s`` is put at both ends of each row, so that the frames at the borders see what they see in
+    the middle of Whisper's own zero-padded window; the reflection that ``torch.stft(center=True)`` makes of zeros is
+    zeros too. The DFT is a strided convolution with a fixed basis and the mel filters a convolution of width one: both
     export to ONNX, and neither is a MatMul that an int8 quantiser would take (power spectra span 8 decades).
     """
 
-    def __init__(self, mel_bins: int, silence_s: float, *, tail_s: float | None = None) -> None:
+    def __init__(self, mel_bins: int, silence_s: float) -> None:
         super().__init__()
         self.silence_samples = round(silence_s * SAMPLE_RATE_HZ)
-        self.tail_samples = self.silence_samples if tail_s is None else round(tail_s * SAMPLE_RATE_HZ)
         window = np.hanning(WINDOW_SAMPLES + 1)[:-1]  # periodic, as torch.hann_window
         filters = mel_filter_bank(
             num_frequency_bins=WINDOW_SAMPLES // 2 + 1,
@@ -131,15 +130,15 @@ class WhisperLogMel(nn.Module):
         self.mel_filters: Tensor
 
     def count_frames(self, lengths: Tensor) -> Tensor:
-        """Mel frames M of clips of ``lengths`` samples, their silence included."""
-        return torch.div(lengths + self.silence_samples + self.tail_samples, HOP_SAMPLES, rounding_mode="floor")
+        """Mel frames M of clips of ``lengths`` samples, the silence at both ends included."""
+        return torch.div(lengths + 2 * self.silence_samples, HOP_SAMPLES, rounding_mode="floor")
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S) raw samples -> log-mel (B, mel_bins, M), zero after each row's end, and mel frames (B,)."""
         waveform = waveform * mask_from_lengths(lengths, waveform.shape[1]).to(waveform.dtype)
-        margin = WINDOW_SAMPLES // 2
+        margin = self.silence_samples + WINDOW_SAMPLES // 2
         # one hop less at the end: Whisper drops the last frame of its STFT
-        padded = functional.pad(waveform, (self.silence_samples + margin, self.tail_samples + margin - HOP_SAMPLES))
+        padded = functional.pad(waveform, (margin, margin - HOP_SAMPLES))
         parts = functional.conv1d(padded[:, None, :], self.basis, stride=HOP_SAMPLES)
         power = functional.conv1d(parts.square(), self.mel_filters)
         log_mel = power.clamp(min=LOG_FLOOR).log10()

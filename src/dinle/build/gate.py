@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dinle.manifest import read_manifest
 from dinle.measure.wer import CONFIDENCE, ErrorCounts, Interval, PooledCounts, count_errors, paired_bootstrap, pool
 from dinle.progress import track
-from dinle.recognize.engine import OnnxEngine
-from dinle.recognize.load import make_recognizer
+from dinle.recognize.load import make_recognizer, open_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,13 +78,13 @@ class Verdict:
 
 
 def judge_int8(
-    bundle: Bundle, int8: Path, manifest: Path, *, split: str | None, max_wer_loss: float, threads: int | None = None
+    bundle: Bundle, int8: Sequence[Path], manifest: Path, *, split: str | None, max_wer_loss: float, threads: int | None = None
 ) -> Verdict:
-    """Transcribe a manifest with the bundle's fp32 graph and with an int8 graph, and compare.
+    """Transcribe a manifest with the bundle's fp32 graphs and with int8 graphs, and compare.
 
     Args:
-        bundle: geometry, vocabulary and the fp32 graph.
-        int8: the graph to judge.
+        bundle: geometry, vocabulary and the fp32 graphs.
+        int8: the graphs to judge.
         manifest: clips with references.
         split: only this split of it (``None``: all).
         max_wer_loss: allowed absolute loss of WER.
@@ -96,15 +95,18 @@ def judge_int8(
     """
     clips = read_manifest(manifest, split=split)
     fp32_counts, int8_counts = (
-        _transcribe_and_count(bundle, graph, clips, threads) for graph in (bundle.path("fp32"), int8)
+        _transcribe_and_count(bundle, graphs, clips, threads) for graphs in (bundle.paths("fp32"), int8)
     )
     difference = paired_bootstrap(fp32_counts, int8_counts)
     return Verdict(pool(fp32_counts), pool(int8_counts), difference.interval, max_wer_loss)
 
 
-def _transcribe_and_count(bundle: Bundle, graph: Path, clips: Sequence[Clip], threads: int | None) -> list[ErrorCounts]:
-    recognizer = make_recognizer(OnnxEngine(graph, threads), bundle, bundle.name)
-    texts = [recognizer.transcribe(clip.audio).text for clip in track(clips, f"judging {graph.name}")]
+def _transcribe_and_count(
+    bundle: Bundle, graphs: Sequence[Path], clips: Sequence[Clip], threads: int | None
+) -> list[ErrorCounts]:
+    recognizer = make_recognizer(open_graphs(bundle, graphs, threads), bundle, bundle.name)
+    label = f"judging {', '.join(graph.name for graph in graphs)}"
+    texts = [recognizer.transcribe(clip.audio).text for clip in track(clips, label)]
     return count_errors(
         [clip.text for clip in clips], texts, [str(clip.audio) for clip in clips], normalizer=NORMALIZER
     )

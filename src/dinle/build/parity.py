@@ -15,7 +15,7 @@ from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
 from dinle.recognize.ctc import decode_greedy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -135,7 +135,10 @@ def run_batch(engine: Engine, clips: Sequence[ParityClip]) -> list[NDArray[np.fl
 
 
 def check_parity(
-    engine: Engine, reference: Sequence[NDArray[np.float32]], clips: Sequence[ParityClip], vocabulary: Vocabulary
+    engine: Engine,
+    reference: Sequence[NDArray[np.float32]],
+    clips: Sequence[ParityClip],
+    read: Callable[[NDArray[np.float32]], str] | None,
 ) -> ParityReport:
     """Compare a graph with torch clip by clip, and each clip alone with the same clip in padded batches.
 
@@ -143,13 +146,13 @@ def check_parity(
         engine: the fp32 graph.
         reference: torch's valid log-probabilities (T, V) of each clip alone.
         clips: as from :func:`load_parity_clips`.
-        vocabulary: the tokens behind V.
+        read: what log-probabilities (T, V) say (``None``: texts are not compared).
 
     Raises:
         ParityError: names the clip, its length, the batch and the difference.
     """
     alone = run_alone(engine, clips)
-    torch_differences = [_compare_with_torch(*rows, vocabulary) for rows in zip(clips, alone, reference, strict=True)]
+    torch_differences = [_compare_with_torch(*rows, read) for rows in zip(clips, alone, reference, strict=True)]
     batches = list(_compose_batches(clips))
     row_differences = [_compare_rows(engine, clips, alone, batch) for batch in batches]
     report = ParityReport(len(clips), len(batches), max(torch_differences), max(row_differences, default=0.0))
@@ -157,8 +160,16 @@ def check_parity(
     return report
 
 
+def read_text(log_probs: NDArray[np.float32], vocabulary: Vocabulary) -> str:
+    """The text of a CTC model's log-probabilities (T, V)."""
+    return " ".join(word.text for word in decode_greedy(log_probs, vocabulary, frame_shift_s=1.0))
+
+
 def _compare_with_torch(
-    clip: ParityClip, graph: NDArray[np.float32], torch: NDArray[np.float32], vocabulary: Vocabulary
+    clip: ParityClip,
+    graph: NDArray[np.float32],
+    torch: NDArray[np.float32],
+    read: Callable[[NDArray[np.float32]], str] | None,
 ) -> float:
     where = f"{clip.name} ({clip.seconds:.2f} s) alone"
     difference = _measure_difference(graph, torch, f"{where}: ONNX against torch")
@@ -167,9 +178,7 @@ def _compare_with_torch(
             f"{where}: ONNX and torch differ by {difference:.2g} in log-probabilities; at most {TORCH_TOLERANCE:g} is "
             "rounding: the graph is not the model"
         )
-    texts = [
-        " ".join(word.text for word in decode_greedy(rows, vocabulary, frame_shift_s=1.0)) for rows in (graph, torch)
-    ]
+    texts = [read(rows) if read is not None else "" for rows in (graph, torch)]
     if texts[0] != texts[1]:
         raise ParityError(f"{where}: ONNX reads {texts[0]!r}, torch reads {texts[1]!r}: the graph is not the model")
     return difference

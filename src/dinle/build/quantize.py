@@ -20,14 +20,13 @@ from dinle.recognize.bundle import Bundle, read_bundle, write_bundle
 from dinle.run import write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from dinle.build.config import QuantizeConfig
 
 logger = logging.getLogger(__name__)
 
-INT8_FILE = "model_int8.onnx"
 QUANTIZE_RUN_FILE = "run_quantize.json"
 QUANTIZED_OPS = ("MatMul", "Gemm")
 MIN_HALF_ELEMENTS = 4096  # smaller constants are not worth a Cast node
@@ -48,27 +47,31 @@ def quantize(config: QuantizeConfig) -> Bundle:
     """
     started = time.perf_counter()
     bundle = read_bundle(config.bundle_dir)
-    source, target = bundle.path("fp32"), bundle.folder / INT8_FILE
-    inputs = {source.name: source, **({"manifest": find_manifest(config.manifest)} if config.manifest else {})}
-    partial = target.with_suffix(".partial")
+    sources = bundle.paths("fp32")
+    targets = [bundle.folder / name_int8(source.name) for source in sources]
+    inputs = {source.name: source for source in sources}
+    inputs |= {"manifest": find_manifest(config.manifest)} if config.manifest else {}
+    partials = [target.with_suffix(".partial") for target in targets]
     try:
-        with progress("quantising to int8"):
-            write_int8_graph(source, partial, per_channel=config.per_channel, reduce_range=config.reduce_range)
-        verdict = _judge(bundle, partial, config)
-        partial.replace(target)
+        for source, partial in zip(sources, partials, strict=True):
+            with progress(f"quantising {source.name} to int8"):
+                write_int8_graph(source, partial, per_channel=config.per_channel, reduce_range=config.reduce_range)
+        verdict = _judge(bundle, partials, config)
+        for partial, target in zip(partials, targets, strict=True):
+            partial.replace(target)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials:
+            partial.unlink(missing_ok=True)
     gate = verdict.to_dict() if verdict else {"status": "unmeasured"}
-    bundle = write_bundle(
-        dataclasses.replace(bundle, files={**bundle.files, "int8": INT8_FILE}, gate={**bundle.gate, "int8": gate})
-    )
+    files = {**bundle.files, "int8": tuple(target.name for target in targets)}
+    bundle = write_bundle(dataclasses.replace(bundle, files=files, gate={**bundle.gate, "int8": gate}))
     write_run(
         bundle.folder,
         stage="quantize",
         config=config,
         seconds=time.perf_counter() - started,
         inputs=inputs,
-        results={"gate": gate, "bytes": {"fp32": source.stat().st_size, "int8": target.stat().st_size}},
+        results={"gate": gate, "bytes": {"fp32": sum_bytes(sources), "int8": sum_bytes(targets)}},
         name=QUANTIZE_RUN_FILE,
     )
     if verdict and verdict.refused:
@@ -79,13 +82,23 @@ def quantize(config: QuantizeConfig) -> Bundle:
     return drop_precision(bundle, "fp32") if config.drop_fp32 else bundle
 
 
-def _judge(bundle: Bundle, graph: Path, config: QuantizeConfig) -> Verdict | None:
+def name_int8(name: str) -> str:
+    """The int8 graph's file name: ``model.onnx -> model_int8.onnx``."""
+    return f"{name.removesuffix('.onnx')}_int8.onnx"
+
+
+def sum_bytes(paths: Iterable[Path]) -> int:
+    """Bytes of files together."""
+    return sum(path.stat().st_size for path in paths)
+
+
+def _judge(bundle: Bundle, graphs: Sequence[Path], config: QuantizeConfig) -> Verdict | None:
     if config.manifest is None:
         logger.info("no manifest was given: the loss of int8 is not measured")
         return None
     verdict = judge_int8(
         bundle,
-        graph,
+        graphs,
         config.manifest,
         split=config.split,
         max_wer_loss=config.max_wer_loss,
@@ -102,7 +115,7 @@ def drop_precision(bundle: Bundle, precision: str) -> Bundle:
     Raises:
         PrecisionUnavailableError: the bundle has no such graph, or no other that may be loaded.
     """
-    path = bundle.path(precision)
+    paths = bundle.paths(precision)
     files = {name: file for name, file in bundle.files.items() if name != precision}
     usable = [name for name in files if bundle.gate.get(name, {}).get("status") != "refused"]
     if not usable:
@@ -111,7 +124,8 @@ def drop_precision(bundle: Bundle, precision: str) -> Bundle:
         )
     gate = {name: verdict for name, verdict in bundle.gate.items() if name != precision}
     bundle = write_bundle(dataclasses.replace(bundle, files=files, gate=gate))
-    path.unlink()
+    for path in paths:
+        path.unlink()
     return bundle
 
 
@@ -166,8 +180,65 @@ def write_int8_graph(source: Path, target: Path, *, per_channel: bool = True, re
             weight_type=QuantType.QInt8,
         )
     model = onnx.load(target)
+    tie_embedding(model)
     store_half_constants(model)
     onnx.save(model, target)
+
+
+def tie_embedding(model: onnx.ModelProto) -> int:
+    """Read token embeddings from the quantised output layer, where both are the same weights (Press and Wolf, 2017). In place.
+
+    A decoder looks tokens up in the matrix (V, C) that, transposed and quantised, gives its logits. The lookup then takes
+    columns of the int8 matrix (C, V) and scales them, and the fp32 copy goes: a sixth of a small decoder.
+
+    Returns:
+        How many lookups were changed.
+    """
+    graph = model.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    changed = 0
+    for node in list(graph.node):
+        if node.op_type != "Gather" or node.input[0] not in constants:
+            continue
+        table = constants[node.input[0]]
+        for name in [name for name in constants if name.endswith("_quantized") and _is_twin(table, name, constants)]:
+            stem = name.removesuffix("_quantized")
+            place = list(graph.node).index(node)
+            graph.node.remove(node)
+            for offset, new in enumerate(_look_up_columns(node, name, f"{stem}_scale")):
+                graph.node.insert(place + offset, new)
+            changed += 1
+            break
+    _drop_unused(graph)
+    return changed
+
+
+def _is_twin(table: TensorProto, quantised: str, constants: dict[str, TensorProto]) -> bool:
+    """Whether a quantised matrix (C, V) is the transpose of a table (V, C), to half a step of its scales."""
+    scale = constants.get(f"{quantised.removesuffix('_quantized')}_scale")
+    if scale is None or list(constants[quantised].dims) != list(reversed(table.dims)):
+        return False
+    steps = numpy_helper.to_array(scale)
+    matrix = numpy_helper.to_array(constants[quantised]).astype(np.float32) * steps
+    return bool(np.all(np.abs(matrix.T - numpy_helper.to_array(table)) <= 0.501 * np.reshape(steps, (-1, 1))))
+
+
+def _look_up_columns(node: onnx.NodeProto, matrix: str, scale: str) -> list[onnx.NodeProto]:
+    """Gather (C, B, N) columns and (B, N) scales by tokens (B, N) -> (B, N, C) under the old node's output name."""
+    tokens, out = node.input[1], node.output[0]
+    return [
+        helper.make_node("Gather", [matrix, tokens], [f"{out}_int8"], axis=1),
+        helper.make_node("Cast", [f"{out}_int8"], [f"{out}_unscaled"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", [scale, tokens], [f"{out}_scale"], axis=0),
+        helper.make_node("Mul", [f"{out}_unscaled", f"{out}_scale"], [f"{out}_columns"]),
+        helper.make_node("Transpose", [f"{out}_columns"], [out], perm=[1, 2, 0]),
+    ]
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for constant in [constant for constant in graph.initializer if constant.name not in used]:
+        graph.initializer.remove(constant)
 
 
 def store_half_constants(model: onnx.ModelProto) -> int:

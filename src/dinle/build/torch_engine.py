@@ -7,26 +7,49 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dinle.build.models import load_model
+from dinle.build.export import load_for_export
+from dinle.build.whisper_export import TorchWhisperEngine, make_vocabulary
+from dinle.build.whisper_model import WhisperSpeechModel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from dinle.build.ctc_model import CtcModel
 
-class TorchEngine:
-    """Runs a checkpoint in torch on the CPU; see :class:`dinle.recognize.engine.Engine`.
+
+def open_torch_engine(checkpoint: Path | str, threads: int | None = None) -> TorchEngine | TorchSpeechToText:
+    """The engine of a checkpoint's family.
 
     Args:
-        checkpoint: a folder or hub id, as for :func:`dinle.build.models.load_model` (whose errors it raises).
+        checkpoint: a folder or hub id, as for :func:`dinle.build.export.load_for_export` (whose errors it raises).
         threads: threads of torch, which are the whole process's (default: as torch is set).
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_for_export(str(checkpoint))
+    return TorchSpeechToText(model) if isinstance(model, WhisperSpeechModel) else TorchEngine(model)
 
-    def __init__(self, checkpoint: Path | str, threads: int | None = None) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self.model = load_model(str(checkpoint))
+
+class TorchSpeechToText(TorchWhisperEngine):
+    """A whole Whisper model in torch on the CPU, with its vocabulary and geometry."""
+
+    def __init__(self, model: WhisperSpeechModel) -> None:
+        super().__init__(model)
+        self.vocabulary = make_vocabulary(model.tokens)
+        self.frame_shift_s = model.frame_shift_s
+        self.max_seconds = model.max_seconds + model.tail_silence_s
+        self.min_window_s = model.min_window_s
+        self.tail_s = model.tail_silence_s
+        self.family = model.family
+
+
+class TorchEngine:
+    """A CTC model in torch on the CPU, with its vocabulary and geometry; see :class:`dinle.recognize.engine.Engine`."""
+
+    def __init__(self, model: CtcModel) -> None:
+        self.model = model
         self.vocabulary = self.model.vocabulary
         self.frame_shift_s = self.model.frame_shift_s
         self.frame_offset_s = self.model.frame_offset_s

@@ -12,51 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dinle.build.front_end import HOP_SAMPLES, SAMPLE_RATE_HZ, WhisperLogMel, mask_attention, mask_from_lengths
-from dinle.build.whisper_ctc import CONV_STRIDE
+from dinle.build.front_end import MASKED_SCORE, mask_attention
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transformers import WhisperForConditionalGeneration
-
-FRAME_SHIFT_S = CONV_STRIDE * HOP_SAMPLES / SAMPLE_RATE_HZ
-MASKED_SCORE = -1e4
+    from dinle.build.whisper_model import WhisperSpeechModel
 
 
 class SpeechEncoder(nn.Module):
-    """Log-mel and encoder over the clip's own length, and what each decoder layer attends to.
+    """The encoder over a whole window, and what each decoder layer attends to.
 
-    Args:
-        model: a Whisper model.
-        tail_s: silence put after each clip: without it the decoder does not learn that nothing follows.
+    The window's silence is part of the waveform: whoever runs the graph puts it there.
     """
 
-    def __init__(self, model: WhisperForConditionalGeneration, tail_s: float) -> None:
+    def __init__(self, model: WhisperSpeechModel) -> None:
         super().__init__()
-        self.encoder: Any = model.model.encoder
-        self.attentions = nn.ModuleList(layer.encoder_attn for layer in model.model.decoder.layers)
-        self.log_mel = WhisperLogMel(model.config.num_mel_bins, 0.0, tail_s=tail_s)
-
-    def encode(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S) 16 kHz in [-1, 1] and lengths (B,) -> hidden (B, T, C) and frames (B,); padding is masked out."""
-        with torch.autocast(waveform.device.type, enabled=False):
-            mel, mel_frames = self.log_mel(waveform, lengths)
-        hidden = functional.gelu(self.encoder.conv1(mel))
-        hidden = hidden * mask_from_lengths(mel_frames, hidden.shape[2])[:, None, :].to(hidden.dtype)
-        hidden = functional.gelu(self.encoder.conv2(hidden)).transpose(1, 2)
-        frames = torch.div(mel_frames + 1, CONV_STRIDE, rounding_mode="floor")
-        hidden = hidden + self.encoder.embed_positions.weight[: hidden.shape[1]]
-        mask = mask_attention(frames, hidden.shape[1]).to(hidden.dtype)
-        for layer in self.encoder.layers:
-            hidden = _first(layer(hidden, mask))
-        return self.encoder.layer_norm(hidden), frames
+        self.model = model
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """frames (B,), then keys and values (B, H, T, D) of each decoder layer's attention to the sound, in turn."""
-        hidden, frames = self.encode(waveform, lengths)
+        """(B, S) and lengths (B,) -> frames (B,), then keys and values (B, H, T, D) of each decoder layer, in turn."""
+        hidden, frames = self.model.hear(waveform, lengths)
         keys_values = []
-        for attention in self.attentions:
+        for layer in self.model.decoder.layers:
+            attention: Any = layer.encoder_attn
             for projection in (attention.k_proj, attention.v_proj):
                 keys_values.append(split_heads(projection(hidden), attention.num_heads))
         return frames, *keys_values
@@ -66,13 +45,13 @@ class TextDecoder(nn.Module):
     """The next token's logits from tokens, the cache of earlier ones, and what the encoder gave.
 
     Args:
-        model: a Whisper model.
+        model: a whole Whisper model.
         alignment_heads: (layer, head) pairs whose attention follows the sound; averaged for word times.
     """
 
-    def __init__(self, model: WhisperForConditionalGeneration, alignment_heads: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, model: WhisperSpeechModel, alignment_heads: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self.decoder: Any = model.model.decoder
+        self.decoder: Any = model.decoder
         self.alignment_heads = [
             [head for layer, head in alignment_heads if layer == index] for index in range(len(self.decoder.layers))
         ]
@@ -153,8 +132,3 @@ def attend(attention: Any, queries: Tensor, key: Tensor, value: Tensor, mask: Te
     gathered = (weights @ value).transpose(1, 2).flatten(2)
     return attention.out_proj(gathered), weights
 
-
-def _first(output: Any) -> Tensor:
-    """A layer's hidden states; some versions of transformers give them in a tuple."""
-    hidden: Tensor = output[0] if isinstance(output, tuple) else output
-    return hidden

@@ -76,10 +76,13 @@ class WhisperSpeechModel(nn.Module):
         self.min_window_s = min_window_s
         self.tail_silence_s = tail_silence_s
         self.spec_augment = True
-        self.log_mel = WhisperLogMel(network.config.num_mel_bins, 0.0, tail_s=tail_silence_s)
+        self.log_mel = WhisperLogMel(network.config.num_mel_bins, 0.0)
         frame_s = CONV_STRIDE * HOP_SAMPLES / SAMPLE_RATE_HZ
-        self.max_seconds = network.config.max_source_positions * frame_s - tail_silence_s
-        self.min_samples = round(min(min_window_s - tail_silence_s, self.max_seconds) * SAMPLE_RATE_HZ)
+        window_s = network.config.max_source_positions * frame_s
+        self.frame_shift_s = frame_s
+        self.max_seconds = window_s - tail_silence_s
+        self.tail_samples = round(tail_silence_s * SAMPLE_RATE_HZ)
+        self.min_samples = round(min(min_window_s, window_s) * SAMPLE_RATE_HZ)
         # the decoder reads the prefix and the label without its last token
         self.max_label: int = network.config.max_target_positions - len(tokens.prefix) + 1
 
@@ -112,7 +115,7 @@ class WhisperSpeechModel(nn.Module):
 
     def count_frames(self, lengths: Tensor) -> Tensor:
         """Encoder frames of clips of ``lengths`` samples, the silence that fills the window up included."""
-        mel_frames = self.log_mel.count_frames(lengths.clamp(min=self.min_samples))
+        mel_frames = self.log_mel.count_frames(self.fill_window(lengths))
         return torch.div(mel_frames + 1, CONV_STRIDE, rounding_mode="floor")
 
     def encode(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,11 +131,16 @@ class WhisperSpeechModel(nn.Module):
             )
         spoken = self.log_mel.count_frames(lengths)
         waveform = waveform * mask_from_lengths(lengths, waveform.shape[1]).to(waveform.dtype)
-        waveform = functional.pad(waveform, (0, max(0, self.min_samples - waveform.shape[1])))
-        return self.hear(waveform, lengths.clamp(min=self.min_samples), spoken)
+        filled = self.fill_window(lengths)
+        waveform = functional.pad(waveform, (0, max(0, int(filled.max()) - waveform.shape[1])))
+        return self.hear(waveform, filled, spoken)
+
+    def fill_window(self, lengths: Tensor) -> Tensor:
+        """Samples (B,) of the windows of clips of ``lengths`` samples: the clip and its tail, at least the shortest."""
+        return (lengths + self.tail_samples).clamp(min=self.min_samples)
 
     def hear(self, waveform: Tensor, lengths: Tensor, spoken: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """:meth:`encode` of rows that fill the window; ``spoken`` (B,) mel frames may be masked by SpecAugment."""
+        """:meth:`encode` of whole windows, their silence included; SpecAugment may mask ``spoken`` (B,) mel frames."""
         with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
             mel, mel_frames = self.log_mel(waveform, lengths)
         if self.training and self.spec_augment and spoken is not None:

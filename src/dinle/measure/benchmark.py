@@ -153,8 +153,8 @@ def _find_graph(path: Path, backend: Backend) -> ModelFiles:
         )
     bundle = read_bundle(path.parent, verify=False)
     precision = PRECISIONS[backend]
-    if bundle.files.get(precision) != path.name:
-        known = ", ".join(f"{file} ({name})" for name, file in bundle.files.items())
+    if path.name not in bundle.files.get(precision, ()):
+        known = ", ".join(f"{' and '.join(files)} ({name})" for name, files in bundle.files.items())
         raise UsageError(f"{path} is not the {precision} graph of its bundle, which holds {known}")
     return find_model_files(path.parent, backend)
 

@@ -64,7 +64,7 @@ def find_model_files(model: str | Path | None, backend: Backend) -> ModelFiles:
         return _find_checkpoint_files(model)
     bundle = read_bundle(model if model is not None else find_default_bundle(), verify=False)
     precision = PRECISIONS[backend]
-    return ModelFiles(bundle.name, backend, str(bundle.folder), (bundle.path(precision),), precision)
+    return ModelFiles(bundle.name, backend, str(bundle.folder), bundle.paths(precision), precision)
 
 
 def _find_checkpoint_files(model: str | Path | None) -> ModelFiles:

@@ -15,10 +15,12 @@ from typing import Any
 
 from dinle.errors import BundleCorruptError, BundleNotFoundError, PrecisionUnavailableError, VocabularyError
 from dinle.recognize.vocabulary import Vocabulary
+from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 BUNDLE_FILE = "bundle.json"
-FORMAT = 1
-DEFAULT_BUNDLE = "dinle-ctc-v0"
+FORMAT = 2
+READABLE_FORMATS = (1, 2)  # 1 knows CTC models only, one file for each precision
+DEFAULT_BUNDLE = "dinle-base-tr"
 HOW_TO_MAKE = "make one with dinle export, or leave the model out to use the bundled one"
 
 
@@ -29,9 +31,10 @@ class Bundle:
     Attributes:
         folder: where the files are.
         name: how the model is called in answers and reports.
-        family: ``ctc`` or ``whisper-ctc``.
-        files: precision (``fp32``, ``int8``) to file name.
+        family: ``ctc``, ``whisper-ctc`` or ``whisper``.
+        files: precision (``fp32``, ``int8``) to the names of its graphs: one, or encoder and decoder.
         vocabulary: the tokens behind the V axis.
+        engine: what runs the graphs: ``ctc`` or ``whisper``.
         frame_shift_s: seconds from one output frame to the next.
         frame_offset_s: start of the first frame relative to the first sample; negative where the graph puts silence in front.
         sample_rate_hz: what the graph expects.
@@ -40,6 +43,8 @@ class Bundle:
         provenance: data and weights with ``what``, ``name``, ``source`` and ``licence``.
         scores: measured quality, by data set.
         gate: precision to the quality gate's verdict: ``status`` passed, refused or unmeasured, with figures.
+        min_window_s: what an encoder-decoder model hears at least: the clip, then silence.
+        tail_s: silence after each clip for an encoder-decoder model.
         checkpoint: the torch weights to fine-tune from, relative to the folder (``None``: not included).
         sha256: file name to hash.
     """
@@ -47,9 +52,10 @@ class Bundle:
     folder: Path
     name: str
     family: str
-    files: Mapping[str, str]
-    vocabulary: Vocabulary
+    files: Mapping[str, tuple[str, ...]]
+    vocabulary: Vocabulary | WhisperVocabulary
     frame_shift_s: float
+    engine: str = "ctc"
     frame_offset_s: float = 0.0
     sample_rate_hz: int = 16_000
     max_seconds: float | None = None
@@ -57,11 +63,13 @@ class Bundle:
     provenance: tuple[Mapping[str, str], ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    min_window_s: float = 0.0
+    tail_s: float = 0.0
     checkpoint: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
 
-    def path(self, precision: str) -> Path:
-        """The graph of one precision.
+    def paths(self, precision: str) -> tuple[Path, ...]:
+        """The graphs of one precision: one, or encoder and decoder.
 
         Raises:
             PrecisionUnavailableError: the bundle has none of that precision, or its quality gate refused it.
@@ -77,7 +85,12 @@ class Bundle:
                 f"the quality gate refused the {precision} graph of {self.name}: {verdict.get('reason', 'no reason kept')}; "
                 "use another precision, or quantise again with other settings"
             )
-        return self.folder / self.files[precision]
+        return tuple(self.folder / name for name in self.files[precision])
+
+    @property
+    def file_names(self) -> list[str]:
+        """All graphs of all precisions, each once."""
+        return list(dict.fromkeys(name for names in self.files.values() for name in names))
 
     @property
     def checkpoint_dir(self) -> Path | None:
@@ -110,7 +123,7 @@ def read_bundle(folder: str | Path, *, verify: bool = True) -> Bundle:
         missing = f"{folder} has no {BUNDLE_FILE}" if folder.is_dir() else f"there is no folder {folder}"
         raise BundleNotFoundError(f"{missing}; expected a model bundle: {HOW_TO_MAKE}")
     bundle = _parse_bundle(folder, path)
-    for name in dict.fromkeys([*bundle.files.values(), *bundle.sha256]):
+    for name in dict.fromkeys([*bundle.file_names, *bundle.sha256]):
         if not (folder / name).is_file():
             raise BundleCorruptError(
                 f"{folder} lacks {name}, which its {BUNDLE_FILE} names; copy or export the bundle again"
@@ -127,14 +140,18 @@ def read_bundle(folder: str | Path, *, verify: bool = True) -> Bundle:
 def _parse_bundle(folder: Path, path: Path) -> Bundle:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise BundleCorruptError(f"{path} has format {data['format']}; this version of dinle reads format {FORMAT}")
-        for name in (*data["files"].values(), *data["sha256"]):
+        if data["format"] not in READABLE_FORMATS:
+            known = " and ".join(map(str, READABLE_FORMATS))
+            raise BundleCorruptError(f"{path} has format {data['format']}; this version of dinle reads format {known}")
+        data = {"engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0} | data  # what format 1 does not say
+        files = {key: (one,) if isinstance(one, str) else tuple(one) for key, one in data["files"].items()}
+        for name in (*(name for names in files.values() for name in names), *data["sha256"]):
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise BundleCorruptError(f"{path} names {name!r}, which lies outside the bundle")
         bundle = Bundle(
             folder=folder,
-            vocabulary=Vocabulary.from_dict(data["vocabulary"]),
+            files=files,
+            vocabulary=VOCABULARIES[data["engine"]].from_dict(data["vocabulary"]),
             provenance=tuple(data["provenance"]),
             **{name: data[name] for name in _PLAIN_FIELDS},
         )
@@ -144,9 +161,10 @@ def _parse_bundle(folder: Path, path: Path) -> Bundle:
 
 
 _PLAIN_FIELDS = (
-    "name", "family", "files", "frame_shift_s", "frame_offset_s", "sample_rate_hz", "max_seconds", "text_rules", "scores",
-    "gate", "checkpoint", "sha256",
+    "name", "family", "engine", "frame_shift_s", "frame_offset_s", "sample_rate_hz", "max_seconds", "min_window_s", "tail_s",
+    "text_rules", "scores", "gate", "checkpoint", "sha256",
 )  # fmt: skip
+VOCABULARIES: Mapping[str, type[Vocabulary | WhisperVocabulary]] = {"ctc": Vocabulary, "whisper": WhisperVocabulary}
 
 
 def write_bundle(bundle: Bundle) -> Bundle:
@@ -158,13 +176,14 @@ def write_bundle(bundle: Bundle) -> Bundle:
     Raises:
         BundleCorruptError: a named file is not there.
     """
-    for name in bundle.files.values():
+    for name in bundle.file_names:
         if not (bundle.folder / name).is_file():
             raise BundleCorruptError(f"{bundle.folder} lacks {name}; write the graph before its {BUNDLE_FILE}")
-    bundle = replace(bundle, sha256={name: hash_file(bundle.folder / name) for name in sorted(bundle.files.values())})
+    bundle = replace(bundle, sha256={name: hash_file(bundle.folder / name) for name in sorted(bundle.file_names)})
     data = {
         "format": FORMAT,
         **{name: getattr(bundle, name) for name in _PLAIN_FIELDS},
+        "files": {precision: list(names) for precision, names in bundle.files.items()},
         "vocabulary": bundle.vocabulary.to_dict(),
         "provenance": list(bundle.provenance),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -46,19 +46,8 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
-        options.log_severity_level = 3  # warnings of the graph optimiser say nothing to a user
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            raise BundleCorruptError(f"onnxruntime cannot read {path}: {error}; export the model again") from error
-        names = [node.name for node in (*self._session.get_inputs(), *self._session.get_outputs())]
-        if names != ["waveform", "lengths", "log_probs", "frames"]:
-            raise BundleCorruptError(
-                f"{path} has inputs and outputs {names}; expected waveform, lengths -> log_probs, frames: "
-                "export the model with dinle export"
-            )
+        self._session = open_session(path, threads)
+        check_names(self._session, path, ["waveform", "lengths"], ["log_probs", "frames"])
 
     def run(
         self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]
@@ -66,3 +55,32 @@ class OnnxEngine:
         """See :class:`Engine`."""
         log_probs, frames = self._session.run(["log_probs", "frames"], {"waveform": waveforms, "lengths": lengths})
         return np.asarray(log_probs, dtype=np.float32), np.asarray(frames, dtype=np.int64)
+
+
+def open_session(path: Path, threads: int | None) -> Any:
+    """An onnxruntime session on the CPU.
+
+    Raises:
+        BundleCorruptError: onnxruntime cannot read the file.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.log_severity_level = 3  # warnings of the graph optimiser say nothing to a user
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise BundleCorruptError(f"onnxruntime cannot read {path}: {error}; export the model again") from error
+
+
+def check_names(session: Any, path: Path, inputs: list[str], outputs: list[str]) -> None:
+    """Refuse a graph with other inputs or outputs than its bundle's engine has.
+
+    Raises:
+        BundleCorruptError: with both lists.
+    """
+    found = [[node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())]
+    if found != [inputs, outputs]:
+        raise BundleCorruptError(
+            f"{path} has the inputs {', '.join(found[0])} and the outputs {', '.join(found[1])}; expected "
+            f"{', '.join(inputs)} -> {', '.join(outputs)}: export the model with dinle export"
+        )

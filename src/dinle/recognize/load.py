@@ -6,16 +6,23 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinle.errors import MissingExtraError, UsageError
+from dinle.errors import BundleCorruptError, MissingExtraError, UsageError
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, find_default_bundle, read_bundle
 from dinle.recognize.engine import OnnxEngine
-from dinle.recognize.recognizer import BACKENDS, Recognizer
+from dinle.recognize.recognizer import BACKENDS, CtcRecognizer, Recognizer
+from dinle.recognize.whisper import WhisperRecognizer, WindowRules
+from dinle.recognize.whisper_engine import OnnxWhisperEngine
+from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dinle.config import Backend
 
 MAX_THREADS = 1024  # onnxruntime starts all that it is asked for; a machine with more is not known
 PRECISIONS = {"onnx_int8": "int8", "onnx": "fp32"}
+MAX_WINDOW_S = 30.0  # what Whisper has positions for
+GRAPHS = {"ctc": 1, "whisper": 2}
 
 
 def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", threads: int | None = None) -> Recognizer:
@@ -38,7 +45,7 @@ def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", thr
     if backend == "pytorch":
         return _load_torch(model, threads)
     bundle = read_bundle(model if model is not None else find_default_bundle())
-    return make_recognizer(OnnxEngine(bundle.path(PRECISIONS[backend]), threads), bundle, bundle.name)
+    return make_recognizer(open_engine(bundle, PRECISIONS[backend], threads), bundle, bundle.name)
 
 
 def _load_torch(model: str | Path | None, threads: int | None) -> Recognizer:
@@ -47,7 +54,7 @@ def _load_torch(model: str | Path | None, threads: int | None) -> Recognizer:
         torch_engine = importlib.import_module("dinle.build.torch_engine")
     except ModuleNotFoundError as error:
         raise MissingExtraError("train", error.name or "torch") from error
-    engine = torch_engine.TorchEngine(checkpoint, threads)
+    engine = torch_engine.open_torch_engine(checkpoint, threads)
     return make_recognizer(engine, engine, name)
 
 
@@ -66,7 +73,15 @@ def _find_checkpoint(model: str | Path | None) -> tuple[str, str]:
 
 def make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognizer:
     """A recogniser around an engine, with the vocabulary and the geometry of its bundle or torch engine."""
-    return Recognizer(
+    if isinstance(geometry.vocabulary, WhisperVocabulary):
+        window = WindowRules(
+            min_s=geometry.min_window_s,
+            tail_s=geometry.tail_s,
+            max_s=geometry.max_seconds or MAX_WINDOW_S,
+            frame_shift_s=geometry.frame_shift_s,
+        )
+        return WhisperRecognizer(engine, geometry.vocabulary, name=name, window=window)
+    return CtcRecognizer(
         engine,
         geometry.vocabulary,
         name=name,
@@ -74,3 +89,29 @@ def make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognize
         frame_offset_s=geometry.frame_offset_s,
         max_seconds=geometry.max_seconds,
     )
+
+
+def open_engine(bundle: Bundle, precision: str, threads: int | None) -> OnnxEngine | OnnxWhisperEngine:
+    """The engine that a bundle names, with the graphs of one precision.
+
+    Raises:
+        BundleCorruptError, PrecisionUnavailableError: see :mod:`dinle.recognize.bundle`.
+    """
+    return open_graphs(bundle, bundle.paths(precision), threads)
+
+
+def open_graphs(bundle: Bundle, paths: Sequence[Path], threads: int | None) -> OnnxEngine | OnnxWhisperEngine:
+    """The engine that a bundle names, with these graphs.
+
+    Raises:
+        BundleCorruptError: their number is not the engine's, or they cannot be read.
+    """
+    count = GRAPHS[bundle.engine]
+    if len(paths) != count:
+        raise BundleCorruptError(
+            f"the bundle {bundle.name} at {bundle.folder} has {len(paths)} graphs for one precision; its engine "
+            f"{bundle.engine} takes {count}: export it again"
+        )
+    if bundle.engine == "whisper":
+        return OnnxWhisperEngine(paths[0], paths[1], threads)
+    return OnnxEngine(paths[0], threads)

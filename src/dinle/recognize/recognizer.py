@@ -1,8 +1,9 @@
-"""Audio -> transcript, step by step: decode, cut into windows, run the engine, decode CTC."""
+"""Audio -> transcript, step by step: decode the audio, recognise its words; for CTC cut windows, run the engine, decode."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from dinle.recognize.transcript import Transcript, Word
 from dinle.recognize.windows import Window, cut_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -29,8 +30,67 @@ WINDOW_S = 20.0
 OVERLAP_S = 4.0
 
 
-class Recognizer:
-    """Turns sound into transcripts with one engine. Safe to use from several threads.
+class Recognizer(ABC):
+    """Turns sound into transcripts. Safe to use from several threads.
+
+    A family says how (:meth:`recognize`); how sound comes in and what goes out is the same for all.
+
+    Args:
+        name: reported in transcripts.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
+        """The words of one recording, in order, in bounded memory.
+
+        Args:
+            blocks: consecutive samples, each (S,) at 16 kHz; all of them are read.
+            report: called with the number of samples done so far, at the end with all of them.
+        """
+
+    def transcribe(
+        self,
+        source: AudioSource | NDArray[np.float32],
+        *,
+        limits: AudioLimits = NO_LIMITS,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Transcript:
+        """Transcribe one recording of any length in bounded memory.
+
+        Args:
+            source: a path, encoded bytes, a binary file object, or a waveform (S,) of mono float32 at 16 kHz in [-1, 1].
+            limits: bytes and seconds to accept, checked while decoding.
+            on_progress: called with the seconds of sound transcribed so far.
+
+        Raises:
+            AudioError: see :func:`dinle.recognize.audio.decode_audio`.
+            UsageError: the waveform is not one-dimensional float32 of finite numbers.
+        """
+        started = time.perf_counter()
+        blocks = iter([check_waveform(source)]) if isinstance(source, np.ndarray) else stream_audio(source, limits)
+        samples = 0
+
+        def report(done: int) -> None:
+            nonlocal samples
+            samples = done
+            if on_progress is not None:
+                on_progress(done / SAMPLE_RATE_HZ)
+
+        words = tuple(self.recognize(blocks, report))
+        return Transcript(
+            text=" ".join(word.text for word in words),
+            words=words,
+            duration_s=samples / SAMPLE_RATE_HZ,
+            inference_s=time.perf_counter() - started,
+            model=self.name,
+        )
+
+
+class CtcRecognizer(Recognizer):
+    """Turns sound into transcripts with a CTC engine.
 
     Args:
         engine: runs the model.
@@ -51,49 +111,20 @@ class Recognizer:
         frame_offset_s: float = 0.0,
         max_seconds: float | None = None,
     ) -> None:
+        super().__init__(name)
         self.engine = engine
         self.vocabulary = vocabulary
-        self.name = name
         self.frame_shift_s = frame_shift_s
         self.frame_offset_s = frame_offset_s
         self.window_s = min(WINDOW_S, max_seconds or WINDOW_S)
 
-    def transcribe(
-        self,
-        source: AudioSource | NDArray[np.float32],
-        *,
-        limits: AudioLimits = NO_LIMITS,
-        on_progress: Callable[[float], object] | None = None,
-    ) -> Transcript:
-        """Transcribe one recording of any length in the memory of one window.
-
-        Args:
-            source: a path, encoded bytes, a binary file object, or a waveform (S,) of mono float32 at 16 kHz in [-1, 1].
-            limits: bytes and seconds to accept, checked while decoding.
-            on_progress: called with the seconds of sound transcribed so far.
-
-        Raises:
-            AudioError: see :func:`dinle.recognize.audio.decode_audio`.
-            UsageError: the waveform is not one-dimensional float32 of finite numbers.
-        """
-        started = time.perf_counter()
-        blocks = iter([check_waveform(source)]) if isinstance(source, np.ndarray) else stream_audio(source, limits)
+    def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
+        """See :class:`Recognizer`; any length in the memory of one window."""
         decoder = GreedyDecoder(self.vocabulary, frame_shift_s=self.frame_shift_s, frame_offset_s=self.frame_offset_s)
-        words: list[Word] = []
-        samples = 0
         for window in cut_windows(blocks, window_s=self.window_s, overlap_s=min(OVERLAP_S, self.window_s / 4)):
-            words += decoder.push(self._run_window(window))
-            samples = window.keep_to
-            if on_progress is not None:
-                on_progress(samples / SAMPLE_RATE_HZ)
-        words += decoder.finish()
-        return Transcript(
-            text=" ".join(word.text for word in words),
-            words=tuple(words),
-            duration_s=samples / SAMPLE_RATE_HZ,
-            inference_s=time.perf_counter() - started,
-            model=self.name,
-        )
+            yield from decoder.push(self._run_window(window))
+            report(window.keep_to)
+        yield from decoder.finish()
 
     def _run_window(self, window: Window) -> NDArray[np.float32]:
         """Log-probabilities (T, V) of the frames that this window keeps."""

@@ -1,0 +1,73 @@
+"""When each token was said, from where the decoder looked: dynamic time warping over its attention.
+
+The method is that of openai/whisper's timing.py: the attention of a few heads that follow the sound, normalised over the
+tokens, smoothed over time, and the cheapest monotonic path through it.
+
+Shapes: N tokens, T frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MEDIAN_FRAMES = 7  # openai/whisper timing.py: medfilt_width
+
+
+def align_tokens(attention: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The first frame (N,) of each token, and in one more entry the end of the last: (N + 1,), never falling.
+
+    Args:
+        attention: (N, T) over the valid frames, a row for each token.
+    """
+    tokens, frames = attention.shape
+    spread = attention.std(axis=0, keepdims=True)
+    weights = (attention - attention.mean(axis=0, keepdims=True)) / np.maximum(spread, 1e-6)
+    if tokens == 1:
+        weights = attention
+    starts = trace_path(-smooth(weights))
+    return np.append(starts, frames)
+
+
+def smooth(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Median over :data:`MEDIAN_FRAMES` frames of (N, T), mirrored at both ends; shorter rows stay as they are."""
+    margin = MEDIAN_FRAMES // 2
+    if weights.shape[1] <= margin:
+        return weights
+    padded = np.pad(weights, ((0, 0), (margin, margin)), mode="reflect")
+    smoothed: NDArray[np.float32] = np.median(sliding_window_view(padded, MEDIAN_FRAMES, axis=1), axis=-1)
+    return smoothed
+
+
+def trace_path(costs: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The column at which the cheapest monotonic path through ``costs`` (N, T) enters each row: (N,).
+
+    A path begins in the first row and column, ends in the last ones, and goes right, down or both by one step (Sakoe and
+    Chiba, 1978). Going right along a row is a running minimum, so that only rows are looped over.
+    """
+    rows, columns = costs.shape
+    entered = np.zeros((rows, columns), dtype=np.int64)  # where the best path to a cell came into the cell's row
+    came_from = np.zeros((rows, columns), dtype=np.int64)  # the column above from which a path enters a row
+    entry = np.append(0.0, np.full(columns - 1, np.inf))
+    total = entry
+    for row in range(rows):
+        if row:
+            diagonal = np.append(np.inf, total[:-1])
+            entry = np.minimum(total, diagonal)
+            came_from[row] = np.arange(columns) - (diagonal <= total)
+        along = np.append(0.0, np.cumsum(costs[row], dtype=np.float64))
+        offers = entry - along[:-1]  # entering at k and going right to j costs entry[k] + along[j + 1] - along[k]
+        best = np.minimum.accumulate(offers)
+        entered[row] = np.maximum.accumulate(np.where(offers <= best, np.arange(columns), 0))
+        total = best + along[1:]
+    starts = np.zeros(rows, dtype=np.int64)
+    column = columns - 1
+    for row in reversed(range(rows)):
+        starts[row] = entered[row, column]
+        column = max(0, int(came_from[row, starts[row]]))
+    return starts

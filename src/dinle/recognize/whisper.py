@@ -1,0 +1,120 @@
+"""Sound -> transcript with an encoder-decoder model: find speech, hear it, write its text, time its words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dinle.recognize.alignment import align_tokens
+from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
+from dinle.recognize.beam import BeamRules, Hypothesis, search_beams
+from dinle.recognize.recognizer import Recognizer
+from dinle.recognize.segments import Segment, SegmentRules, cut_segments
+from dinle.recognize.transcript import Word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from dinle.recognize.whisper_engine import WhisperEngine
+    from dinle.recognize.whisper_vocabulary import WhisperVocabulary
+
+
+@dataclass(frozen=True)
+class WindowRules:
+    """What the encoder hears of a segment.
+
+    Attributes:
+        min_s: a shorter window is filled up with silence.
+        tail_s: silence after every segment.
+        max_s: the longest window.
+        frame_shift_s: seconds from one encoder frame to the next.
+    """
+
+    min_s: float
+    tail_s: float
+    max_s: float
+    frame_shift_s: float
+
+
+class WhisperRecognizer(Recognizer):
+    """Turns sound into transcripts with an encoder-decoder engine. Safe to use from several threads.
+
+    Args:
+        engine: runs the model.
+        vocabulary: what it writes.
+        name: reported in transcripts.
+        window: what the encoder hears of a segment.
+        beam: how texts are searched, and kept from running on.
+        batch_size: segments of one recording that are decoded together.
+    """
+
+    def __init__(
+        self,
+        engine: WhisperEngine,
+        vocabulary: WhisperVocabulary,
+        *,
+        name: str,
+        window: WindowRules,
+        beam: BeamRules | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        super().__init__(name)
+        self.engine = engine
+        self.vocabulary = vocabulary
+        self.window = window
+        self.beam = beam if beam is not None else BeamRules()
+        self.batch_size = batch_size
+        self.segments = SegmentRules(max_s=window.max_s - window.tail_s)
+
+    def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
+        """See :class:`Recognizer`; speech is found first, and nothing is written where there is none."""
+        waiting: list[Segment] = []
+        for segment in cut_segments(count_samples(blocks, report), self.segments):
+            waiting.append(segment)
+            if len(waiting) == self.batch_size:
+                yield from self.write_segments(waiting)
+                waiting = []
+        if waiting:
+            yield from self.write_segments(waiting)
+
+    def write_segments(self, segments: Sequence[Segment]) -> Iterator[Word]:
+        """The words of segments that are heard and decoded as one batch."""
+        lengths = np.array([self._fill(len(one.samples)) for one in segments], dtype=np.int64)
+        waveforms = np.zeros((len(segments), int(lengths.max())), dtype=np.float32)
+        for row, one in enumerate(segments):
+            waveforms[row, : len(one.samples)] = one.samples
+        sound = self.engine.encode(waveforms, lengths)
+        seconds = [len(one.samples) / SAMPLE_RATE_HZ for one in segments]
+        texts = search_beams(self.engine, self.vocabulary, sound, seconds, self.beam)
+        for segment, text in zip(segments, texts, strict=True):
+            yield from self._time_words(segment, text)
+
+    def _fill(self, samples: int) -> int:
+        """Samples of a window: the segment and its tail, at least the shortest window."""
+        tail, least = (round(s * SAMPLE_RATE_HZ) for s in (self.window.tail_s, self.window.min_s))
+        return max(samples + tail, least)
+
+    def _time_words(self, segment: Segment, text: Hypothesis) -> Iterator[Word]:
+        if not text.tokens:
+            return
+        shift_s, start_s = self.window.frame_shift_s, segment.start / SAMPLE_RATE_HZ
+        spoken = max(1, round(len(segment.samples) / SAMPLE_RATE_HZ / shift_s))
+        frames = align_tokens(np.stack(text.attention)[:, :spoken])
+        for places in self.vocabulary.split_words(text.tokens):
+            yield Word(
+                text=self.vocabulary.decode(text.tokens[places.start : places.stop]),
+                start_s=start_s + float(frames[places.start]) * shift_s,
+                end_s=start_s + float(frames[places.stop]) * shift_s,
+                confidence=float(np.exp(np.mean(text.log_probs[places.start : places.stop]))),
+            )
+
+
+def count_samples(blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Waveform]:
+    """The blocks as they are, with the number of samples so far reported after each is used."""
+    samples = 0
+    for block in blocks:
+        yield block
+        samples += len(block)
+        report(samples)
