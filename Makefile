@@ -1,12 +1,13 @@
 # demo: every step on a small data set    test: the whole suite    check: ruff, mypy, hadolint
 # serve: the service, kept running        bench: the committed reports, anew    loadtest: locust against a running service
+# embedded-model: the bundled models, from public weights and texts
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 HOST   ?= http://127.0.0.1:8000
 
-.PHONY: demo test check serve bench loadtest clean
+.PHONY: demo test check serve bench loadtest embedded-model clean
 
 demo: $(READY)
 	$(BIN)/dinle demo
@@ -25,18 +26,25 @@ serve: $(READY)
 
 # The fp32 graph is too large to be kept in the repository; it is exported from the bundled checkpoint first.
 bench: $(READY)
-	$(BIN)/dinle export --checkpoint_dir models/dinle-ctc-v0/checkpoint --onnx_dir build-out/dinle-ctc-v0
-	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model build-out/dinle-ctc-v0 --backend onnx \
+	$(BIN)/dinle export --checkpoint_dir models/dinle-ctc-tr/checkpoint --onnx_dir build-out/dinle-ctc-tr
+	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model build-out/dinle-ctc-tr --backend onnx \
 		--output_dir artifacts/evaluation_fp32
-	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model models/dinle-ctc-v0 \
+	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model models/dinle-ctc-tr \
 		--output_dir artifacts/evaluation_int8
 	$(BIN)/dinle compare artifacts/evaluation_fp32 artifacts/evaluation_int8 --output_dir artifacts/int8_against_fp32
-	$(BIN)/dinle benchmark --checkpoint_dir models/dinle-ctc-v0/checkpoint \
-		--onnx_path build-out/dinle-ctc-v0/model.onnx --onnx_int8_path build-out/dinle-ctc-v0/model_int8.onnx \
+	$(BIN)/dinle benchmark --checkpoint_dir models/dinle-ctc-tr/checkpoint \
+		--onnx_path build-out/dinle-ctc-tr/model.onnx --onnx_int8_path build-out/dinle-ctc-tr/model_int8.onnx \
 		--audio_path samples/sample.wav --runs 30
 
 loadtest: $(READY)
 	$(BIN)/locust -f locust/locustfile.py --host $(HOST)
+
+# WHISPER and CTC: hub ids or folders to start from. KOKORO: the model.onnx of Kokoro-82M; KOKORO_VOICES: its folder of *.bin.
+# It takes long on a CPU; called again after an interruption, it goes on.
+WHISPER ?= openai/whisper-base
+embedded-model: $(READY)
+	$(BIN)/python scripts/embedded_model.py --whisper "$(WHISPER)" $(if $(CTC),--ctc "$(CTC)") \
+		$(if $(KOKORO),--kokoro "$(KOKORO)") $(if $(KOKORO_VOICES),--kokoro_voices "$(KOKORO_VOICES)")
 
 clean:
 	rm -rf $(VENV) build-out demo-out dist

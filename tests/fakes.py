@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinle.recognize.recognizer import Recognizer
+from dinle.recognize.recognizer import CtcRecognizer
 from dinle.recognize.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def spell_frames(ids: NDArray[np.int64], vocabulary: Vocabulary, probability: fl
     return np.log(probabilities)
 
 
-def fake_recognizer(text: str = "merhaba", *, delay_s: float = 0.0, error: Exception | None = None) -> Recognizer:
+def fake_recognizer(text: str = "merhaba", *, delay_s: float = 0.0, error: Exception | None = None) -> CtcRecognizer:
     """A recogniser that answers ``text`` for any second of sound."""
     engine = FakeEngine(text, delay_s, error)
-    return Recognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02)
+    return CtcRecognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02)
 
 
 def make_tone(seconds: float, *, hz: float = 440.0, level: float = 0.5) -> NDArray[np.float32]:

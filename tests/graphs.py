@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from dinle.recognize.bundle import Bundle, write_bundle
 from dinle.recognize.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
+ROOT = Path(__file__).resolve().parents[1]
+CTC_BUNDLE = ROOT / "models" / "dinle-ctc-tr"  # the small one of the two bundled models
 FRAME_SAMPLES = 320
 
 
@@ -70,7 +71,7 @@ def write_level_bundle(folder: Path, name: str = "levels") -> Bundle:
             folder=folder,
             name=name,
             family="ctc",
-            files={"fp32": "model.onnx", "int8": "model_int8.onnx"},
+            files={"fp32": ("model.onnx",), "int8": ("model_int8.onnx",)},
             vocabulary=Vocabulary.turkish(),
             frame_shift_s=0.02,
         )

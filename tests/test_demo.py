@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dinle.build.config import PrepareConfig, TrainConfig
+from dinle.build.config import CutVocabularyConfig, PrepareConfig, TrainConfig
 from dinle.demo import MARKER, Places, Stages, clear_folder, print_summary
 from dinle.errors import UsageError
 
@@ -31,7 +31,8 @@ def test_only_a_folder_that_a_demo_made_is_emptied(tmp_path: Path) -> None:
 def test_every_experiment_fits_the_stages(path: Path) -> None:
     stages = Stages(path, Console(quiet=True))
     assert stages.make(TrainConfig, "train", dataset_name="x").model_name
-    assert set(stages.tables) <= {"prepare", "train", "export", "quantize", "evaluate", "benchmark"}
+    assert set(stages.tables) <= {"prepare", "cut-vocabulary", "train", "export", "quantize", "evaluate", "benchmark"}
+    assert "cut-vocabulary" not in stages.tables or stages.make(CutVocabularyConfig, "cut-vocabulary").texts
     assert "dataset_name" not in stages.tables.get("prepare", {}) or stages.make(PrepareConfig, "prepare")
 
 

@@ -37,10 +37,26 @@ class Command:
     config: str
     extra: str | None = None
 
+    @property
+    def function(self) -> str:
+        """Name of the command's function: dashes are not allowed in it."""
+        return self.name.replace("-", "_")
+
 
 COMMANDS = (
-    Command("prepare", "1  dataset -> manifest and data report", "dinle.build.config:PrepareConfig", "train"),
+    Command(
+        "prepare",
+        "1  dataset, or text to speak -> manifest and data report",
+        "dinle.build.config:PrepareConfig",
+        "train",
+    ),
     Command("lint", "   labels or a vocabulary -> Turkish mistakes in them", "dinle.commands:LintConfig"),
+    Command(
+        "cut-vocabulary",
+        "   Whisper model -> the tokens of one language",
+        "dinle.build.config:CutVocabularyConfig",
+        "train",
+    ),
     Command("train", "2  manifest -> checkpoint", "dinle.build.config:TrainConfig", "train"),
     Command("export", "3  checkpoint -> ONNX bundle, parity checked", "dinle.build.config:ExportConfig", "train"),
     Command("quantize", "4  bundle -> INT8, behind a quality gate", "dinle.build.config:QuantizeConfig", "train"),
@@ -129,7 +145,7 @@ def run_command(command: Command, options: dict[str, Any]) -> int:
     values = read_settings(command, options, fields)
     values |= {name: options[name] for name in fields if name in options}
     try:
-        status = load_name(f"dinle.commands:{command.name}")(
+        status = load_name(f"dinle.commands:{command.function}")(
             build_config(config_class, values, where=f"dinle {command.name}")
         )
     except ModuleNotFoundError as error:

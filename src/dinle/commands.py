@@ -11,7 +11,7 @@ from dinle.config import Arg, read_json
 from dinle.progress import open_console
 
 if TYPE_CHECKING:
-    from dinle.build.config import ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
+    from dinle.build.config import CutVocabularyConfig, ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
     from dinle.demo import DemoConfig
     from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
     from dinle.serve.config import ServeConfig
@@ -40,6 +40,13 @@ def lint(config: LintConfig) -> int:
     report = lint_files(config.files)
     print(report.to_markdown())
     return 1 if report.count else 0
+
+
+def cut_vocabulary(config: CutVocabularyConfig) -> None:
+    """Cut a Whisper model's vocabulary; print where the new checkpoint is."""
+    from dinle.build.cut_vocabulary import cut_vocabulary as run
+
+    print(f"checkpoint: {run(config)}")
 
 
 def train(config: TrainConfig) -> None:

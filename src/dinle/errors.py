@@ -21,13 +21,16 @@ also that builtin, so that ordinary ``except`` clauses work::
     ├── DatasetError                         manifests and sources
     │   ├── ManifestError (ValueError)       a manifest line, or the file it names
     │   ├── HubUnreachableError (ConnectionError)
-    │   └── TooManyBadClipsError             more clips were dropped than the config allows
+    │   ├── TooManyBadClipsError             more clips were dropped than the config allows
+    │   ├── dinle.build.speech.SpeechEngineError      a speaking engine is missing or failed
+    │   └── dinle.build.speech.UnspeakableTextError   a text that an engine cannot say
     ├── TrainingError                        a run that must not go on
     │   ├── LabelTooLongError                a label that needs more frames than its clip has
     │   └── LossNotFiniteError               NaN or infinite loss
     ├── ExportError
     │   └── ParityError                      ONNX and torch disagree, or a row depends on its neighbours
     ├── QualityGateError                     int8 loses more than the config allows
+    ├── dinle.recognize.vad.SpeechModelError (ImportError)   the speech detector's weights are missing or unreadable
     ├── dinle.serve.errors.ServiceBusyError  every worker and every waiting place is taken
     ├── dinle.serve.errors.ClientGoneError   the client hung up before its answer was ready
     └── dinle.serve.process.ServiceFailedError   a service that was started did not answer

@@ -16,7 +16,10 @@ from dinle.recognize.bundle import hash_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PACKAGES = ("dinle", "numpy", "onnxruntime", "torch", "transformers", "datasets", "av", "soxr", "onnx", "jiwer")
+PACKAGES = (
+    "dinle", "numpy", "onnxruntime", "torch", "transformers", "datasets", "av", "soxr", "onnx", "jiwer",
+    "tokenizers", "peft", "faster-whisper", "ctranslate2",
+)  # fmt: skip
 # What decides on the speed of int8 and fp32 products: x86 from /proc/cpuinfo's flags, ARM from its features.
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCTC, AutoProcessor
 
 from dinle.build.models import load_model
-from dinle.build.torch_engine import TorchEngine
+from dinle.build.torch_engine import TorchEngine, open_torch_engine
 from dinle.errors import AudioLimitError, BundleCorruptError, BundleNotFoundError, UsageError, VocabularyError
 from dinle.recognize.vocabulary import Vocabulary
 from tests.build.tiny_models import (
@@ -223,7 +223,8 @@ def test_prepare_for_export_changes_no_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_the_torch_engine_speaks_numpy(family: str, tmp_path: Path) -> None:
-    engine = TorchEngine(MAKERS[family](tmp_path), threads=1)
+    engine = open_torch_engine(MAKERS[family](tmp_path), threads=1)
+    assert isinstance(engine, TorchEngine)
     model = load_model(tmp_path)
     names = ("vocabulary", "frame_shift_s", "frame_offset_s", "max_seconds", "family")
     assert [getattr(engine, name) for name in names] == [getattr(model, name) for name in names]

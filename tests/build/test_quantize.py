@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,22 +14,22 @@ from onnx import TensorProto, helper, numpy_helper
 from dinle.build import quantize as quantize_module
 from dinle.build.config import QuantizeConfig
 from dinle.build.gate import Verdict
-from dinle.build.quantize import drop_precision, quantize, store_half_constants, write_int8_graph
+from dinle.build.quantize import drop_precision, quantize, store_half_constants, sum_bytes, write_int8_graph
 from dinle.errors import PrecisionUnavailableError, QualityGateError
 from dinle.manifest import Clip, write_manifest
 from dinle.measure.wer import Edits, Interval, PooledCounts
-from dinle.recognize.bundle import Bundle, read_bundle, write_bundle
+from dinle.recognize.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, write_bundle
 from dinle.recognize.engine import OnnxEngine
 from dinle.recognize.load import load
 from dinle.recognize.vocabulary import Vocabulary
-from tests.graphs import save_level_graph, spell_levels
+from tests.graphs import CTC_BUNDLE, ROOT, save_level_graph, spell_levels
 from tests.sounds import encode_wav
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "models" / "dinle-ctc-v0"
 TEXTS = ("bir iki üç", "dört", "beş altı yedi", "sekiz dokuz", "on")
 
 
@@ -146,7 +146,7 @@ def bundle(tmp_path: Path) -> Bundle:
             folder=folder,
             name="levels",
             family="ctc",
-            files={"fp32": "model.onnx"},
+            files={"fp32": ("model.onnx",)},
             vocabulary=Vocabulary.turkish(),
             frame_shift_s=0.02,
         )
@@ -181,10 +181,10 @@ def damage(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_manifest_the_gate_is_unmeasured(bundle: Bundle) -> None:
     made = quantize(QuantizeConfig(bundle_dir=bundle.folder))
     assert made == read_bundle(bundle.folder)
-    assert made.files == {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+    assert made.files == {"fp32": ("model.onnx",), "int8": ("model_int8.onnx",)}
     assert made.gate == {"int8": {"status": "unmeasured"}}
     run = json.loads((bundle.folder / "run_quantize.json").read_text(encoding="utf-8"))
-    assert run["results"]["bytes"]["int8"] == made.path("int8").stat().st_size
+    assert run["results"]["bytes"]["int8"] == made.paths("int8")[0].stat().st_size
 
 
 def test_int8_without_loss_passes_with_its_figures(bundle: Bundle, manifest: Path) -> None:
@@ -220,13 +220,21 @@ def test_a_limit_that_allows_everything_lets_it_pass(bundle: Bundle, manifest: P
 
 def test_a_bundle_to_ship_holds_int8_alone(bundle: Bundle, manifest: Path) -> None:
     made = quantize(QuantizeConfig(bundle_dir=bundle.folder, manifest=manifest, drop_fp32=True))
-    assert (made.files, set(made.gate)) == ({"int8": "model_int8.onnx"}, {"int8"})
+    assert (made.files, set(made.gate)) == ({"int8": ("model_int8.onnx",)}, {"int8"})
     assert read_bundle(bundle.folder) == made
     assert not (bundle.folder / "model.onnx").exists()
     with pytest.raises(PrecisionUnavailableError, match="only usable graph"):
         drop_precision(made, "int8")
     with pytest.raises(PrecisionUnavailableError, match="no fp32 graph"):
         quantize(QuantizeConfig(bundle_dir=bundle.folder))
+
+
+def test_a_graph_that_serves_two_precisions_outlives_one(bundle: Bundle) -> None:
+    save_level_graph(bundle.folder / "other.onnx")
+    files = {"fp32": ("model.onnx", "other.onnx"), "int8": ("model.onnx",)}
+    made = drop_precision(write_bundle(replace(bundle, files=files)), "fp32")
+    assert made.paths("int8")[0].is_file()
+    assert not (bundle.folder / "other.onnx").exists()
 
 
 def make_verdict(fp32_errors: int, int8_errors: int, interval: tuple[float, float], limit: float) -> Verdict:
@@ -259,16 +267,26 @@ def test_the_limit_decides_and_the_interval_says_how_surely(
     assert figures["wer_loss"] == pytest.approx(loss / 1000)
 
 
-# --- the bundle that travels with the package
+# --- the bundles that travel with the project
 
 
-def test_the_shipped_bundle_is_small_judged_and_of_known_origin(tmp_path: Path) -> None:
-    shipped = read_bundle(SHIPPED)
-    assert set(shipped.files) == {"int8"}
-    assert shipped.path("int8").stat().st_size <= 26_000_000
+@pytest.mark.parametrize(
+    ("folder", "most_bytes"), [(CTC_BUNDLE, 26_000_000), (CTC_BUNDLE.with_name(DEFAULT_BUNDLE), 60_000_000)]
+)
+def test_the_shipped_bundles_are_small_judged_and_of_known_origin(
+    folder: Path, most_bytes: int, tmp_path: Path
+) -> None:
+    shipped = read_bundle(folder)
+    assert (shipped.name, set(shipped.files)) == (folder.name, {"int8"})
+    assert sum_bytes(shipped.paths("int8")) <= most_bytes
     assert shipped.gate["int8"]["status"] == "passed"
-    assert shipped.checkpoint == "checkpoint"
     assert all(entry["licence"] not in ("", "unknown") for entry in shipped.provenance)
     assert any("whisper" in entry["name"].casefold() for entry in shipped.provenance)
-    shutil.copytree(SHIPPED, tmp_path / "copy")
+    shutil.copytree(folder, tmp_path / "copy")
     assert load(tmp_path / "copy").transcribe(ROOT / "samples" / "sample.wav").text
+
+
+def test_the_small_bundle_can_be_trained_on() -> None:
+    checkpoint = read_bundle(CTC_BUNDLE).checkpoint_dir
+    assert checkpoint is not None
+    assert (checkpoint / "model.safetensors").is_file()

@@ -15,7 +15,7 @@ from dinle.build.front_end import mask_from_lengths
 from dinle.build.whisper_data import END, PREFIX, label_transcripts, read_tokens
 from dinle.build.whisper_generate import count_limits, generate_greedy
 from dinle.build.whisper_lora import add_lora, load_adapter, merge_weights, save_adapter
-from dinle.build.whisper_model import Window, load_whisper
+from dinle.build.whisper_model import load_whisper
 from dinle.errors import (
     AudioLimitError,
     BundleCorruptError,
@@ -58,9 +58,9 @@ def make_tokens(model: WhisperSpeechModel, rows: int) -> Tensor:
     return torch.tensor([[*model.tokens.prefix, *model.tokens.encode("kal masa")]] * rows)
 
 
-@pytest.mark.parametrize("window", ["clip", "30s"])
-def test_a_row_alone_equals_the_row_in_a_batch(folder: Path, window: Window) -> None:
-    model = load_whisper(folder, window=window)
+@pytest.mark.parametrize("min_window_s", [0.0, 8.0, 30.0])
+def test_a_row_alone_equals_the_row_in_a_batch(folder: Path, min_window_s: float) -> None:
+    model = load_whisper(folder, min_window_s=min_window_s)
     waveform, lengths = make_batch()
     tokens = make_tokens(model, len(lengths))
     with torch.inference_mode():
@@ -77,7 +77,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(folder: Path, window: Window) -> 
 
 
 def test_the_30_s_window_gives_what_transformers_gives(folder: Path) -> None:
-    model, reference = load_whisper(folder, window="30s"), WhisperForConditionalGeneration.from_pretrained(folder)
+    model, reference = load_whisper(folder, min_window_s=30.0), WhisperForConditionalGeneration.from_pretrained(folder)
     reference.train(mode=False)
     extract: Any = WhisperFeatureExtractor
     waveform, lengths = make_batch()
@@ -91,13 +91,13 @@ def test_the_30_s_window_gives_what_transformers_gives(folder: Path) -> None:
 
 
 def test_silence_after_the_clip_is_part_of_the_window(folder: Path) -> None:
-    model = load_whisper(folder, tail_silence_s=0.5)
+    model = load_whisper(folder, min_window_s=0.0, tail_silence_s=0.5)
     assert model.count_frames(torch.tensor([16_000])).tolist() == [75]
     waveform, lengths = make_batch((16_000,))
     padded = torch.nn.functional.pad(waveform, (0, 8_000))
     tokens = make_tokens(model, 1)
     with torch.inference_mode():
-        theirs = load_whisper(folder, tail_silence_s=0.0)(padded, lengths + 8_000, tokens)
+        theirs = load_whisper(folder, min_window_s=0.0, tail_silence_s=0.0)(padded, lengths + 8_000, tokens)
         torch.testing.assert_close(model(waveform, lengths, tokens), theirs, atol=1e-5, rtol=0)
     with pytest.raises(AudioLimitError, match=r"lasts 29\.60 s.*at most 29\.50 s"):
         model(torch.zeros(1, 473_600), torch.tensor([473_600]), tokens)
@@ -187,7 +187,7 @@ def test_folders_that_are_no_turkish_whisper_are_refused(folder: Path, tmp_path:
 
 
 def test_a_saved_folder_is_transformers_own(folder: Path, tmp_path: Path) -> None:
-    model = load_whisper(folder, tail_silence_s=0.4)
+    model = load_whisper(folder, min_window_s=6.0, tail_silence_s=0.4)
     model.save(tmp_path / "copy")
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {
         "config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json",
@@ -197,7 +197,9 @@ def test_a_saved_folder_is_transformers_own(folder: Path, tmp_path: Path) -> Non
         torch.testing.assert_close(copy.state_dict()[name], tensor, rtol=0, atol=0)
     assert copy.generation_config.decoder_start_token_id == model.tokens.prefix[0]
     extractor: Any = WhisperFeatureExtractor.from_pretrained(tmp_path / "copy")
-    assert (extractor.nb_max_frames, extractor.tail_silence_s, extractor.encoder_window) == (3000, 0.4, "clip")
+    assert (extractor.nb_max_frames, extractor.tail_silence_s, extractor.min_window_s) == (3000, 0.4, 6.0)
+    again = load_whisper(tmp_path / "copy")
+    assert (again.min_window_s, again.tail_silence_s) == (6.0, 0.4), "it hears what it was trained with"
     model.save(tmp_path / "half", half=True)
     size = (tmp_path / "half" / "model.safetensors").stat().st_size
     assert size < 0.6 * (tmp_path / "copy" / "model.safetensors").stat().st_size

@@ -74,7 +74,7 @@ def test_the_loss_is_transformers_own_without_the_prefix(checkpoint: Path) -> No
 
 
 def test_the_start_taught_by_itself_with_30_s_diverges_by_nothing(checkpoint: Path) -> None:
-    student = load_whisper(checkpoint, window="30s")
+    student = load_whisper(checkpoint, min_window_s=30.0)
     teacher = Teacher(student, keep=True)
     inputs = {
         "waveform": torch.randn(2, 9_000) * 0.1, "lengths": torch.tensor([9_000, 5_000]), "clips": torch.tensor([4, 7]),
@@ -89,7 +89,7 @@ def test_the_start_taught_by_itself_with_30_s_diverges_by_nothing(checkpoint: Pa
         first, again = compute(student), compute(student)
         torch.testing.assert_close(first, torch.zeros(2), atol=1e-5, rtol=0)
         torch.testing.assert_close(first, again, atol=0, rtol=0)  # what it remembers is what it said
-        short = compute(load_whisper(checkpoint, window="clip"))
+        short = compute(load_whisper(checkpoint, min_window_s=0.0))
         assert (short > 1e-3).all()
         student.decoder.layer_norm.weight.mul_(2)  # the teacher is a copy
         assert (compute(student) > 1e-3).all()
@@ -199,7 +199,7 @@ def test_a_run_leaves_the_best_model_checkpoints_a_record_and_logs(
     for folder in (best, tmp_path / "out" / "checkpoint-4"):
         assert WhisperForConditionalGeneration.from_pretrained(folder).config.model_type == "whisper"
     record = json.loads((best / "run.json").read_text(encoding="utf-8"))
-    assert (record["config"]["window"], record["config"]["method"]) == ("clip", "lora")
+    assert (record["config"]["min_window_s"], record["config"]["method"]) == (8.0, "lora")
     logs = EventAccumulator(str(next((tmp_path / "runs").iterdir())))
     logs.Reload()
     assert set(logs.Tags()["scalars"]) == {

@@ -113,7 +113,7 @@ def test_without_flags_the_bundled_model_is_measured(tmp_path: Path, monkeypatch
     bundle = write_level_bundle(tmp_path / "model")
     monkeypatch.setattr("dinle.measure.benchmark.find_default_bundle", lambda: bundle.folder)
     assert [model.backend for model in find_models(BenchmarkConfig())] == ["onnx", "onnx_int8"]
-    write_bundle(replace(bundle, files={"int8": "model_int8.onnx"}))
+    write_bundle(replace(bundle, files={"int8": ("model_int8.onnx",)}))
     assert [model.backend for model in find_models(BenchmarkConfig())] == ["onnx_int8"]
 
 

@@ -157,8 +157,9 @@ def test_an_old_run_json_does_not_survive_a_failed_evaluation(tmp_path: Path) ->
 
 def test_an_empty_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text("")
+    model = write_level_bundle(tmp_path / "model").folder
     with pytest.raises(ManifestError, match="holds no clips"):
-        evaluate(EvaluateConfig(tmp_path / "manifest.jsonl", output_dir=tmp_path / "out"))
+        evaluate(EvaluateConfig(tmp_path / "manifest.jsonl", str(model), output_dir=tmp_path / "out"))
 
 
 def test_only_the_split_is_evaluated(tmp_path: Path) -> None:

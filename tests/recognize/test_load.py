@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 import dinle
-from dinle.errors import BundleNotFoundError, MissingExtraError, UsageError
-from dinle.recognize.bundle import DEFAULT_BUNDLE
+from dinle.errors import BundleCorruptError, BundleNotFoundError, MissingExtraError, UsageError
+from dinle.recognize.bundle import DEFAULT_BUNDLE, write_bundle
+from dinle.recognize.engine import OnnxEngine
+from dinle.recognize.load import make_recognizer
+from dinle.recognize.recognizer import CtcRecognizer
+from dinle.recognize.whisper import WhisperRecognizer, WindowRules
 from tests.graphs import spell_levels, write_level_bundle
+from tests.recognize.writers import VOCABULARY, LevelWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +31,31 @@ def test_loads_a_bundle(tmp_path: Path, backend: Backend) -> None:
 
 def test_the_bundled_model_is_the_default() -> None:
     assert dinle.load(threads=1).name == DEFAULT_BUNDLE
+
+
+def test_a_bundle_with_too_many_graphs_is_refused(tmp_path: Path) -> None:
+    bundle = write_level_bundle(tmp_path / "levels")
+    write_bundle(replace(bundle, files={"int8": ("model.onnx", "model_int8.onnx")}))
+    with pytest.raises(BundleCorruptError, match="has 2 graphs for one precision; its engine ctc takes 1"):
+        dinle.load(tmp_path / "levels")
+
+
+def test_a_whisper_engine_refuses_graphs_of_another_kind(tmp_path: Path) -> None:
+    bundle = write_level_bundle(tmp_path / "levels")
+    files = {"int8": ("model.onnx", "model_int8.onnx")}
+    write_bundle(replace(bundle, engine="whisper", vocabulary=VOCABULARY, files=files))
+    with pytest.raises(BundleCorruptError, match="has the inputs waveform, lengths and the outputs log_probs, frames"):
+        dinle.load(tmp_path / "levels")
+
+
+def test_the_vocabulary_decides_on_the_recogniser(tmp_path: Path) -> None:
+    bundle = write_level_bundle(tmp_path / "levels")
+    reader = make_recognizer(OnnxEngine(bundle.paths("fp32")[0]), bundle, "levels")
+    assert isinstance(reader, CtcRecognizer)
+    spoken = replace(bundle, vocabulary=VOCABULARY, min_window_s=8.0, tail_s=0.5, max_seconds=20.0)
+    writer = make_recognizer(LevelWriter(), spoken, "levels")
+    assert isinstance(writer, WhisperRecognizer)
+    assert writer.window == WindowRules(min_s=8.0, tail_s=0.5, max_s=20.0, frame_shift_s=0.02)
 
 
 def test_wrong_arguments_say_what_is_right(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dinle.errors import AudioLimitError, EmptyAudioError, UsageError
 from dinle.recognize.audio import AudioLimits
 from dinle.recognize.engine import OnnxEngine
-from dinle.recognize.recognizer import Recognizer
+from dinle.recognize.recognizer import CtcRecognizer, Recognizer
 from dinle.recognize.vocabulary import Vocabulary
 from tests.fakes import FakeEngine, fake_recognizer, make_tone
 from tests.graphs import save_level_graph, spell_levels
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
     path = tmp_path_factory.mktemp("graph") / "levels.onnx"
     save_level_graph(path)
-    return Recognizer(OnnxEngine(path, threads=1), Vocabulary.turkish(), name="levels", frame_shift_s=0.02)
+    return CtcRecognizer(OnnxEngine(path, threads=1), Vocabulary.turkish(), name="levels", frame_shift_s=0.02)
 
 
 def test_reads_a_clip_with_times(reader: Recognizer) -> None:
@@ -56,14 +56,14 @@ def test_a_cut_recording_has_the_words_of_the_whole(reader: Recognizer, seconds:
 
 def test_windows_never_exceed_what_the_model_takes() -> None:
     engine = FakeEngine("a")
-    recognizer = Recognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02, max_seconds=7.5)
+    recognizer = CtcRecognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02, max_seconds=7.5)
     recognizer.transcribe(make_tone(30))
     assert max(max(batch) for batch in engine.batches) == 7.5 * 16_000
 
 
 def test_silence_is_empty_and_costs_no_inference() -> None:
     engine = FakeEngine("hayalet")
-    recognizer = Recognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02)
+    recognizer = CtcRecognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02)
     transcript = recognizer.transcribe(np.zeros(100 * 16_000, dtype=np.float32))
     assert (transcript.text, transcript.words, transcript.duration_s) == ("", (), 100.0)
     assert engine.batches == []

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dinle.recognize.recognizer import Recognizer
+    from dinle.recognize.recognizer import CtcRecognizer
 
 MAX_SECONDS = 30.0
 MAX_BYTES = 1_000_000
 
 
 @pytest.fixture
-def recognizer() -> Recognizer:
+def recognizer() -> CtcRecognizer:
     return fake_recognizer("merhaba dünya")
 
 
 @pytest.fixture
-def client(recognizer: Recognizer) -> Iterator[TestClient]:
+def client(recognizer: CtcRecognizer) -> Iterator[TestClient]:
     settings = Settings(backend="onnx", max_seconds=MAX_SECONDS, max_bytes=MAX_BYTES)
     with TestClient(create_app(recognizer, settings)) as client:
         yield client
@@ -112,7 +112,7 @@ def test_three_hours_in_a_small_file_are_refused_quickly_in_flat_memory(client: 
     assert peak < 30_000_000
 
 
-def test_no_inference_for_a_recording_that_is_refused(client: TestClient, recognizer: Recognizer) -> None:
+def test_no_inference_for_a_recording_that_is_refused(client: TestClient, recognizer: CtcRecognizer) -> None:
     engine = cast("FakeEngine", recognizer.engine)
     engine.batches.clear()
     post(client, encode_wav(make_tone(MAX_SECONDS + 1)))
@@ -135,7 +135,7 @@ def test_a_broken_form_is_a_bad_request(client: TestClient) -> None:
 
 
 def test_a_model_error_fails_its_own_request_and_shows_nothing(
-    client: TestClient, recognizer: Recognizer, caplog: pytest.LogCaptureFixture
+    client: TestClient, recognizer: CtcRecognizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = cast("FakeEngine", recognizer.engine)
     engine.error = RuntimeError("secret path /srv/model.onnx")
@@ -190,9 +190,9 @@ def test_the_documentation_is_complete(client: TestClient) -> None:
 
 
 def test_the_model_is_made_and_warm_when_the_service_is_ready() -> None:
-    made: list[Recognizer] = []
+    made: list[CtcRecognizer] = []
 
-    def make() -> Recognizer:
+    def make() -> CtcRecognizer:
         made.append(fake_recognizer())
         return made[-1]
 

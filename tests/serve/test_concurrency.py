@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx2
 
-from dinle.recognize.recognizer import Recognizer
+from dinle.recognize.recognizer import CtcRecognizer
 from dinle.serve.app import create_app
 from dinle.serve.settings import Settings
 from tests.fakes import FakeEngine, make_tone
@@ -46,7 +46,7 @@ class GateEngine(FakeEngine):
 
 def make_gated(*, workers: int, max_queue: int) -> tuple[FastAPI, GateEngine]:
     engine = GateEngine()
-    recognizer = Recognizer(engine, engine.vocabulary, name="gate", frame_shift_s=0.02)
+    recognizer = CtcRecognizer(engine, engine.vocabulary, name="gate", frame_shift_s=0.02)
     return create_app(recognizer, Settings(workers=workers, max_queue=max_queue)), engine
 
 
@@ -179,7 +179,7 @@ def test_an_inference_that_fails_leaves_its_neighbours_alone() -> None:
             return super().run(waveforms, lengths)
 
     engine = PickyEngine(delay_s=0.02)
-    recognizer = Recognizer(engine, engine.vocabulary, name="picky", frame_shift_s=0.02)
+    recognizer = CtcRecognizer(engine, engine.vocabulary, name="picky", frame_shift_s=0.02)
     app = create_app(recognizer, Settings(workers=2, max_queue=20))
     answers: list[tuple[float, int]] = []
 

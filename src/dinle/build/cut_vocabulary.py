@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from dinle.build.hf_files import read_json, write_json
 from dinle.build.model_source import find_model_folder, read_weights
-from dinle.build.provenance import read_provenance, write_provenance
+from dinle.build.provenance import describe_weights, read_provenance, write_provenance
 from dinle.errors import UsageError, VocabularyError
 from dinle.progress import track
 from dinle.run import write_run
@@ -44,6 +44,7 @@ ONE_TOKEN = {
     "pad_token_id": END,
     "decoder_start_token_id": "<|startoftranscript|>",
     "no_timestamps_token_id": "<|notimestamps|>",
+    "prev_sot_token_id": "<|startofprev|>",
 }
 SEVERAL_TOKENS = ("suppress_tokens", "begin_suppress_tokens")
 TOKEN_MAPS = ("lang_to_id", "task_to_id")
@@ -81,7 +82,8 @@ def cut_vocabulary(config: CutVocabularyConfig) -> Path:
     usage = count_tokens(folder / "tokenizer.json", config.texts)
     cut = choose_tokens(tokenizer, usage, config.size)
     write_cut_model(folder, tokenizer, cut, config.output_dir)
-    write_provenance(config.output_dir, read_provenance(config.model_name))
+    origins = read_provenance(config.model_name) or [describe_weights(config.model_name)]
+    write_provenance(config.output_dir, origins)
     covered = sum(count for token, count in usage.items() if token in set(cut.kept))
     write_run(
         config.output_dir,
@@ -106,7 +108,9 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     tokenizer: dict[str, Any] = read_json(path)
     model = tokenizer.get("model", {})
     if model.get("type") != "BPE" or (tokenizer.get("pre_tokenizer") or {}).get("type") != "ByteLevel":
-        raise VocabularyError(f"{path} is a {model.get('type')} tokenizer; only byte-level BPE, as Whisper's, can be cut")
+        raise VocabularyError(
+            f"{path} is a {model.get('type')} tokenizer; only byte-level BPE, as Whisper's, can be cut"
+        )
     return tokenizer
 
 
@@ -199,8 +203,10 @@ def cut_tokenizer(tokenizer: dict[str, Any], cut: Cut) -> dict[str, Any]:
     ]
     for entry in result["added_tokens"]:
         entry["id"] = new_ids[entry["id"]]
-    for special in (result.get("post_processor") or {}).get("special_tokens", {}).values():
-        special["ids"] = [new_ids[index] for index in special["ids"]]
+    processor = result.get("post_processor") or {}
+    for one in (processor, *processor.get("processors", ())):
+        for special in one.get("special_tokens", {}).values():
+            special["ids"] = [new_ids[index] for index in special["ids"]]
     return result
 
 
@@ -214,8 +220,9 @@ def cut_token_ids(settings: dict[str, Any], tokenizer: dict[str, Any], cut: Cut)
             result[name] = [new_ids[index] for index in result[name] if index in new_ids]
     for name in TOKEN_MAPS:
         if name in result:
-            result[name] = {key: new_ids[index] for key, index in result[name].items()}
+            result[name] = {key: new_ids[index] for key, index in result[name].items() if index in new_ids}
     result.pop("forced_decoder_ids", None)  # the prefix is given with each call
+    result.pop("_from_model_config", None)  # transformers passes over a file with it, alignment_heads included
     if "vocab_size" in result:
         result["vocab_size"] = len(cut.kept)
     return result
@@ -234,8 +241,10 @@ def write_cut_model(folder: Path, tokenizer: dict[str, Any], cut: Cut, target: P
             f"the embedding of {folder} has {len(rows)} rows, its tokenizer reaches to {cut.kept[-1]}; they do not belong "
             "together"
         )
-    weights.pop(TIED_HEAD, None)
-    weights[EMBEDDING] = rows[list(cut.kept)].contiguous()
+    if read_json(folder / "config.json").get("tie_word_embeddings", True):
+        weights.pop(TIED_HEAD, None)
+    for name in weights.keys() & {EMBEDDING, TIED_HEAD}:
+        weights[name] = weights[name][list(cut.kept)].contiguous()
     target.mkdir(parents=True, exist_ok=True)
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(cut_tokenizer(tokenizer, cut), ensure_ascii=False)
@@ -245,5 +254,3 @@ def write_cut_model(folder: Path, tokenizer: dict[str, Any], cut: Cut, target: P
             write_json(target / name, cut_token_ids(read_json(folder / name), tokenizer, cut))
     if (folder / "preprocessor_config.json").is_file():
         shutil.copyfile(folder / "preprocessor_config.json", target / "preprocessor_config.json")
-
-

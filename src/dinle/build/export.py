@@ -111,7 +111,7 @@ def _write_checked_graphs(model: CtcModel | WhisperSpeechModel, folder: Path, co
     clips = load_parity_clips(config.parity_audio, max_seconds=model.max_seconds)
     engine: Engine
     if isinstance(model, WhisperSpeechModel):
-        vocabulary = make_vocabulary(model.tokens)
+        vocabulary = make_vocabulary(model)
         reference = run_alone(WhisperParityEngine(TorchWhisperEngine(model), vocabulary), clips)
         with progress("exporting encoder and decoder to ONNX"):
             write_whisper_graphs(model, folder, opset=config.opset)
@@ -200,7 +200,7 @@ def _describe_bundle(
             bundle,
             engine="whisper",
             files={"fp32": (ENCODER_FILE, DECODER_FILE)},
-            vocabulary=make_vocabulary(model.tokens),
+            vocabulary=make_vocabulary(model),
             max_seconds=model.max_seconds + model.tail_silence_s,
             min_window_s=model.min_window_s,
             tail_s=model.tail_silence_s,

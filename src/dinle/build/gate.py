@@ -78,7 +78,13 @@ class Verdict:
 
 
 def judge_int8(
-    bundle: Bundle, int8: Sequence[Path], manifest: Path, *, split: str | None, max_wer_loss: float, threads: int | None = None
+    bundle: Bundle,
+    int8: Sequence[Path],
+    manifest: Path,
+    *,
+    split: str | None,
+    max_wer_loss: float,
+    threads: int | None = None,
 ) -> Verdict:
     """Transcribe a manifest with the bundle's fp32 graphs and with int8 graphs, and compare.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,8 @@ def drop_precision(bundle: Bundle, precision: str) -> Bundle:
     gate = {name: verdict for name, verdict in bundle.gate.items() if name != precision}
     bundle = write_bundle(dataclasses.replace(bundle, files=files, gate=gate))
     for path in paths:
-        path.unlink()
+        if path.name not in bundle.file_names:  # a graph may serve two precisions
+            path.unlink()
     return bundle
 
 
@@ -189,7 +191,8 @@ def tie_embedding(model: onnx.ModelProto) -> int:
     """Read token embeddings from the quantised output layer, where both are the same weights (Press and Wolf, 2017). In place.
 
     A decoder looks tokens up in the matrix (V, C) that, transposed and quantised, gives its logits. The lookup then takes
-    columns of the int8 matrix (C, V) and scales them, and the fp32 copy goes: a sixth of a small decoder.
+    columns of the int8 matrix (C, V) and scales them, and the fp32 copy goes: a sixth of a small decoder. With one scale
+    for the whole matrix that scale serves every column.
 
     Returns:
         How many lookups were changed.
@@ -205,11 +208,13 @@ def tie_embedding(model: onnx.ModelProto) -> int:
             stem = name.removesuffix("_quantized")
             place = list(graph.node).index(node)
             graph.node.remove(node)
-            for offset, new in enumerate(_look_up_columns(node, name, f"{stem}_scale")):
+            single = math.prod(constants[f"{stem}_scale"].dims) == 1
+            for offset, new in enumerate(_look_up_columns(node, name, f"{stem}_scale", single=single)):
                 graph.node.insert(place + offset, new)
             changed += 1
             break
-    _drop_unused(graph)
+    if changed:
+        _drop_unused(graph)
     return changed
 
 
@@ -223,14 +228,15 @@ def _is_twin(table: TensorProto, quantised: str, constants: dict[str, TensorProt
     return bool(np.all(np.abs(matrix.T - numpy_helper.to_array(table)) <= 0.501 * np.reshape(steps, (-1, 1))))
 
 
-def _look_up_columns(node: onnx.NodeProto, matrix: str, scale: str) -> list[onnx.NodeProto]:
+def _look_up_columns(node: onnx.NodeProto, matrix: str, scale: str, *, single: bool) -> list[onnx.NodeProto]:
     """Gather (C, B, N) columns and (B, N) scales by tokens (B, N) -> (B, N, C) under the old node's output name."""
     tokens, out = node.input[1], node.output[0]
+    scales = [] if single else [helper.make_node("Gather", [scale, tokens], [f"{out}_scale"], axis=0)]
     return [
         helper.make_node("Gather", [matrix, tokens], [f"{out}_int8"], axis=1),
         helper.make_node("Cast", [f"{out}_int8"], [f"{out}_unscaled"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", [scale, tokens], [f"{out}_scale"], axis=0),
-        helper.make_node("Mul", [f"{out}_unscaled", f"{out}_scale"], [f"{out}_columns"]),
+        *scales,
+        helper.make_node("Mul", [f"{out}_unscaled", scale if single else f"{out}_scale"], [f"{out}_columns"]),
         helper.make_node("Transpose", [f"{out}_columns"], [out], perm=[1, 2, 0]),
     ]
 

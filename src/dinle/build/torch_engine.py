@@ -37,7 +37,7 @@ class TorchSpeechToText(TorchWhisperEngine):
 
     def __init__(self, model: WhisperSpeechModel) -> None:
         super().__init__(model)
-        self.vocabulary = make_vocabulary(model.tokens)
+        self.vocabulary = make_vocabulary(model)
         self.frame_shift_s = model.frame_shift_s
         self.max_seconds = model.max_seconds + model.tail_silence_s
         self.min_window_s = model.min_window_s

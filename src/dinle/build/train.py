@@ -48,7 +48,11 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS_KEPT = 2  # the best one and the last one
 LOGGING_STEPS = 10
 MAX_TAIL_S = 10.0
-WHISPER_SETTINGS = ("method", "min_window_s", "distill_weight")  # of a whole Whisper model; a CTC model has no use for them
+WHISPER_SETTINGS = (
+    "method",
+    "min_window_s",
+    "distill_weight",
+)  # of a whole Whisper model; a CTC model has no use for them
 DDP_TIMEOUT_S = 6 * 3600  # the first process may prepare a large dataset while the others wait
 
 
@@ -244,9 +248,7 @@ def make_model(config: TrainConfig) -> CtcModel | WhisperSpeechModel:
     """
     family = find_family(config)
     if family == "whisper":
-        return load_whisper(
-            config.model_name, min_window_s=config.min_window_s, tail_silence_s=config.tail_silence_s
-        )
+        return load_whisper(config.model_name, min_window_s=config.min_window_s, tail_silence_s=config.tail_silence_s)
     model = load_model(config.model_name, family=family)
     try:
         model.freeze(front_end=config.freeze_front_end, layers=config.freeze_layers)

@@ -18,39 +18,49 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dinle.build.whisper_data import WhisperTokens
     from dinle.build.whisper_model import WhisperSpeechModel
     from dinle.recognize.whisper_engine import WhisperEngine
 
 ENCODER_FILE, DECODER_FILE = "encoder.onnx", "decoder.onnx"
 # openai/whisper tokenizer.py, non_speech_tokens: what transcribers write of sounds that are no speech
-SIGNS = (*'"#()*+/:;<=>@[\\]^_`{|}~「」『』', *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split())
+SIGNS = (
+    *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
+    "<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}",
+    "♪♪", "♪♪♪",
+)  # fmt: skip
 MUSIC = "♩♪♫♬♭♮♯"
 HYPHENS = (" -", " '")  # a dialogue's dash and an opening quote: within words both are kept
 EXAMPLE_TOKENS, EXAMPLE_PAST = 2, 3
 PARITY_STEPS = 12
 
 
-def make_vocabulary(tokens: WhisperTokens) -> WhisperVocabulary:
-    """The vocabulary of a bundle: token strings, the prefix, and what is never written."""
-    tokenizer = tokens.tokenizer
-    names = [str(tokenizer.id_to_token(index)) for index in range(tokenizer.get_vocab_size())]
+def make_vocabulary(model: WhisperSpeechModel) -> WhisperVocabulary:
+    """The vocabulary of a bundle: a string for each of the model's logits, the prefix, and what is never written.
+
+    Logits beyond the tokenizer's tokens (rows that fill an embedding up) have an empty string and are never written.
+    """
+    tokens, tokenizer = model.tokens, model.tokens.tokenizer
+    names = [tokenizer.id_to_token(index) or "" for index in range(model.network.config.vocab_size)]
+    unnamed = {index for index, name in enumerate(names) if not name}
     return WhisperVocabulary(
         tokens=tuple(names),
         prefix=tokens.prefix,
         end=tokens.end,
-        suppressed=tuple(sorted({*tokens.banned, *find_signs(tokenizer)})),
+        suppressed=tuple(sorted({*tokens.banned, *find_signs(tokenizer), *unnamed})),
         suppressed_first=tuple(tokenizer.encode(" ", add_special_tokens=False).ids),
     )
 
 
 def find_signs(tokenizer: Any) -> set[int]:
-    """The tokens of signs that no speech holds, with and without a space before (openai/whisper, non_speech_tokens)."""
+    """The tokens of signs that no speech holds, with and without a space before (openai/whisper, non_speech_tokens).
+
+    A single byte is none of them: in a small vocabulary the notes' first byte begins quotation marks and dashes too.
+    """
     found = {tokenizer.encode(sign, add_special_tokens=False).ids[0] for sign in HYPHENS}
     for sign in (*SIGNS, *MUSIC):
         for form in (sign, f" {sign}"):
             ids = tokenizer.encode(form, add_special_tokens=False).ids
-            if len(ids) == 1 or sign in MUSIC:
+            if len(ids) == 1 or (sign in MUSIC and len(tokenizer.id_to_token(ids[0])) > 1):
                 found.add(ids[0])
     return found - set(tokenizer.encode(" ", add_special_tokens=False).ids)
 
@@ -61,11 +71,11 @@ def find_alignment_heads(model: WhisperSpeechModel) -> list[tuple[int, int]]:
     Both are openai/whisper's (model.py, ``set_alignment_heads`` and its default).
     """
     config = model.network.config
-    known = getattr(model.network.generation_config, "alignment_heads", None)
-    if known:
-        return [(int(layer), int(head)) for layer, head in known]
+    known = getattr(model.network.generation_config, "alignment_heads", None) or ()
+    # a distilled model may carry the list of its teacher, which has more layers
+    there = [(int(layer), int(head)) for layer, head in known if layer < config.decoder_layers]
     layers = range(config.decoder_layers // 2, config.decoder_layers)
-    return [(layer, head) for layer in layers for head in range(config.decoder_attention_heads)]
+    return there or [(layer, head) for layer in layers for head in range(config.decoder_attention_heads)]
 
 
 def write_whisper_graphs(model: WhisperSpeechModel, folder: Path, *, opset: int) -> None:

@@ -33,11 +33,11 @@ class SpeechEncoder(nn.Module):
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """(B, S) and lengths (B,) -> frames (B,), then keys and values (B, H, T, D) of each decoder layer, in turn."""
         hidden, frames = self.model.hear(waveform, lengths)
-        keys_values = []
+        keys_values: list[Tensor] = []
         for layer in self.model.decoder.layers:
             attention: Any = layer.encoder_attn
-            for projection in (attention.k_proj, attention.v_proj):
-                keys_values.append(split_heads(projection(hidden), attention.num_heads))
+            projected = (attention.k_proj(hidden), attention.v_proj(hidden))
+            keys_values += [split_heads(each, attention.num_heads) for each in projected]
         return frames, *keys_values
 
 
@@ -52,12 +52,16 @@ class TextDecoder(nn.Module):
     def __init__(self, model: WhisperSpeechModel, alignment_heads: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.decoder: Any = model.decoder
+        # a second name for the embedding would put it into the graph twice
+        self.output: Any = None if model.network.config.tie_word_embeddings else model.network.proj_out
         self.alignment_heads = [
             [head for layer, head in alignment_heads if layer == index] for index in range(len(self.decoder.layers))
         ]
         self.heads_counted = len(alignment_heads)
 
-    def forward(self, tokens: Tensor, frames: Tensor, past: Sequence[Tensor], cross: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, tokens: Tensor, frames: Tensor, past: Sequence[Tensor], cross: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
         """One step for all rows.
 
         Args:
@@ -86,7 +90,8 @@ class TextDecoder(nn.Module):
             inner = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
             hidden = hidden + layer.fc2(inner)
         last = self.decoder.layer_norm(hidden[:, -1])
-        logits = functional.linear(last, self.decoder.embed_tokens.weight)
+        output = self.decoder.embed_tokens if self.output is None else self.output
+        logits = functional.linear(last, output.weight)
         attention = torch.stack(followed).sum(dim=0) / self.heads_counted
         return logits, attention, *cache
 
@@ -131,4 +136,3 @@ def attend(attention: Any, queries: Tensor, key: Tensor, value: Tensor, mask: Te
     weights = torch.softmax(asked @ key.transpose(2, 3) + mask, dim=-1)
     gathered = (weights @ value).transpose(1, 2).flatten(2)
     return attention.out_proj(gathered), weights
-

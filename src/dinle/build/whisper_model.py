@@ -320,4 +320,10 @@ def _read_network(folder: Path, tokens: WhisperTokens) -> Any:
             "save the model again"
         )
     network.generation_config.update(**special)
+    path = folder / "generation_config.json"
+    # transformers passes over a file that says it was made from config.json, and the heads that follow the sound with it
+    heads = read_json(path).get("alignment_heads") if path.is_file() else None
+    if heads:
+        network.generation_config.alignment_heads = heads
+        network.generation_config._from_model_config = False  # noqa: SLF001 - or a saved copy is passed over again
     return network

@@ -2,28 +2,43 @@
 
 from dinle.config import Backend
 from dinle.recognize.audio import SAMPLE_RATE_HZ, AudioLimits, Waveform, decode_audio, stream_audio
+from dinle.recognize.beam import BeamRules
 from dinle.recognize.bundle import Bundle, find_default_bundle, read_bundle, write_bundle
 from dinle.recognize.ctc import GreedyDecoder, decode_greedy
 from dinle.recognize.engine import Engine, OnnxEngine
 from dinle.recognize.load import load
-from dinle.recognize.recognizer import BACKENDS, Recognizer
+from dinle.recognize.recognizer import BACKENDS, CtcRecognizer, Recognizer
+from dinle.recognize.segments import Segment, SegmentRules, cut_segments
 from dinle.recognize.transcript import Transcript, Word
 from dinle.recognize.vocabulary import Vocabulary
+from dinle.recognize.whisper import WhisperRecognizer, WindowRules
+from dinle.recognize.whisper_engine import OnnxWhisperEngine, WhisperEngine
+from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 __all__ = [
     "BACKENDS",
     "SAMPLE_RATE_HZ",
     "AudioLimits",
     "Backend",
+    "BeamRules",
     "Bundle",
+    "CtcRecognizer",
     "Engine",
     "GreedyDecoder",
     "OnnxEngine",
+    "OnnxWhisperEngine",
     "Recognizer",
+    "Segment",
+    "SegmentRules",
     "Transcript",
     "Vocabulary",
     "Waveform",
+    "WhisperEngine",
+    "WhisperRecognizer",
+    "WhisperVocabulary",
+    "WindowRules",
     "Word",
+    "cut_segments",
     "decode_audio",
     "decode_greedy",
     "find_default_bundle",

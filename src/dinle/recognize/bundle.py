@@ -144,6 +144,9 @@ def _parse_bundle(folder: Path, path: Path) -> Bundle:
             known = " and ".join(map(str, READABLE_FORMATS))
             raise BundleCorruptError(f"{path} has format {data['format']}; this version of dinle reads format {known}")
         data = {"engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0} | data  # what format 1 does not say
+        if data["engine"] not in VOCABULARIES:
+            known = " and ".join(VOCABULARIES)
+            raise BundleCorruptError(f"{path} names the engine {data['engine']!r}; this version of dinle has {known}")
         files = {key: (one,) if isinstance(one, str) else tuple(one) for key, one in data["files"].items()}
         for name in (*(name for names in files.values() for name in names), *data["sha256"]):
             if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -11,7 +11,7 @@ from dinle.recognize.alignment import align_tokens
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
 from dinle.recognize.beam import BeamRules, Hypothesis, search_beams
 from dinle.recognize.recognizer import Recognizer
-from dinle.recognize.segments import Segment, SegmentRules, cut_segments
+from dinle.recognize.segments import BLOCK_SAMPLES, Segment, SegmentRules, cut_segments
 from dinle.recognize.transcript import Word
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from dinle.recognize.whisper_engine import WhisperEngine
     from dinle.recognize.whisper_vocabulary import WhisperVocabulary
+
+TARGET_S, CUT_S = SegmentRules.target_s, SegmentRules.cut_s  # where the model's window has room for them
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,23 @@ class WhisperRecognizer(Recognizer):
         self.window = window
         self.beam = beam if beam is not None else BeamRules()
         self.batch_size = batch_size
-        self.segments = SegmentRules(max_s=window.max_s - window.tail_s)
+        longest_s = window.max_s - window.tail_s
+        self.segments = SegmentRules(
+            max_s=longest_s, target_s=min(TARGET_S, longest_s), cut_s=min(CUT_S, longest_s / 4)
+        )
 
     def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
         """See :class:`Recognizer`; speech is found first, and nothing is written where there is none."""
+        heard = SampleCounter(report)
         waiting: list[Segment] = []
-        for segment in cut_segments(count_samples(blocks, report), self.segments):
+        for segment in cut_segments(heard.pass_on(blocks), self.segments):
             waiting.append(segment)
             if len(waiting) == self.batch_size:
                 yield from self.write_segments(waiting)
                 waiting = []
         if waiting:
             yield from self.write_segments(waiting)
+        report(heard.samples)
 
     def write_segments(self, segments: Sequence[Segment]) -> Iterator[Word]:
         """The words of segments that are heard and decoded as one batch."""
@@ -111,10 +118,23 @@ class WhisperRecognizer(Recognizer):
             )
 
 
-def count_samples(blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Waveform]:
-    """The blocks as they are, with the number of samples so far reported after each is used."""
-    samples = 0
-    for block in blocks:
-        yield block
-        samples += len(block)
-        report(samples)
+class SampleCounter:
+    """Counts the samples that pass, and reports those whose segments are already cut.
+
+    Args:
+        report: called with the number of samples.
+    """
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self.samples = 0
+        self._report = report
+
+    def pass_on(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+        """The sound of the blocks in pieces of at most a second; what came before is reported with each piece."""
+        for block in blocks:
+            for start in range(0, len(block), BLOCK_SAMPLES):
+                if self.samples:
+                    self._report(self.samples)
+                piece = block[start : start + BLOCK_SAMPLES]
+                yield piece
+                self.samples += len(piece)

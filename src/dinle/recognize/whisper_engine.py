@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dinle.recognize.engine import check_names, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
 KINDS = ("key", "value")
 ENCODER_INPUTS = ["waveform", "lengths"]
@@ -101,4 +100,3 @@ class OnnxWhisperEngine:
         feeds |= dict(zip(self._past, cache, strict=True)) | dict(zip(self._cross, sound.memory, strict=True))
         logits, attention, *present = self._decoder.run(None, feeds)
         return Step(logits, attention, tuple(present))
-

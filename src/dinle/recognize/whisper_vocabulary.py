@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dinle.errors import VocabularyError
@@ -38,7 +39,7 @@ class WhisperVocabulary:
         suppressed_first: tokens that no transcript begins with.
 
     Raises:
-        VocabularyError: an index lies outside the tokens.
+        VocabularyError: an index lies outside the tokens, no text could begin or none could end.
     """
 
     tokens: tuple[str, ...]
@@ -52,6 +53,8 @@ class WhisperVocabulary:
         for index in (*self.prefix, self.end, *self.suppressed, *self.suppressed_first):
             if not 0 <= index < len(self.tokens):
                 raise VocabularyError(f"index {index} lies outside the vocabulary of {len(self.tokens)} tokens")
+        if self.end in self.suppressed:
+            raise VocabularyError(f"the end token {self.end} is suppressed; expected a token that ends a transcript")
         if not self.prefix:
             raise VocabularyError("the prefix is empty; expected the tokens that every transcript begins with")
 
@@ -71,9 +74,9 @@ class WhisperVocabulary:
         return b"".join(map(self.spell, tokens)).decode("utf-8", errors="replace").strip()
 
     def split_words(self, tokens: Sequence[int]) -> list[range]:
-        """Places of the tokens of each word: a word begins with a token that begins with a space."""
-        starts = [place for place, token in enumerate(tokens) if place == 0 or self.spell(token).startswith(b" ")]
-        words = [range(start, end) for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True)]
+        """Places of the tokens of each word: a word begins with a token that begins with white space."""
+        starts = [place for place, token in enumerate(tokens) if place == 0 or self.spell(token)[:1].isspace()]
+        words = [range(start, end) for start, end in pairwise([*starts, len(tokens)])]
         return [word for word in words if self.decode(tokens[word.start : word.stop])]
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,12 +91,13 @@ class WhisperVocabulary:
         Raises:
             VocabularyError: a field is missing or of the wrong type, or an index does not fit.
         """
-        try:
-            values: dict[str, Any] = {name: data[name] if name == "end" else tuple(data[name]) for name in FIELDS}
-        except (KeyError, TypeError) as error:
+        missing = [name for name in FIELDS if name not in data]
+        lists = [name for name in FIELDS if name != "end"]
+        if missing or not all(isinstance(data[name], list | tuple) for name in lists):
             raise VocabularyError(
-                f"a Whisper vocabulary needs the fields {', '.join(FIELDS)}: {error!r} in {data!r:.200}"
-            ) from error
+                f"a Whisper vocabulary needs the number end and the lists {', '.join(lists)}; got {data!r:.200}"
+            )
+        values: dict[str, Any] = {name: data[name] if name == "end" else tuple(data[name]) for name in FIELDS}
         ids = (*values["prefix"], values["end"], *values["suppressed"], *values["suppressed_first"])
         if not all(isinstance(token, str) for token in values["tokens"]) or not all(isinstance(i, int) for i in ids):
             raise VocabularyError("the tokens of a vocabulary are strings, and what names them are indexes")

@@ -51,7 +51,7 @@ class Health(BaseModel):
     """The service is up, its model loaded and warm."""
 
     status: Literal["ok"] = "ok"
-    model: str = Field(description="name of the loaded model", examples=["dinle-ctc-v0"])
+    model: str = Field(description="name of the loaded model", examples=["dinle-base-tr"])
     backend: str = Field(description="engine that runs it", examples=["onnx_int8"])
 
 
