@@ -45,7 +45,7 @@ class BeamRules:
     beam_size: int = 3
     tokens_per_s: float = 8.0
     tokens_more: int = 6
-    min_log_prob: float = -1.5
+    min_log_prob: float = -1.15
     min_opening_log_prob: float = -1.8
     sure_log_prob: float = -0.45
 

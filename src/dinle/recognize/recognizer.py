@@ -51,6 +51,10 @@ class Recognizer(ABC):
             report: called with the number of samples done so far, at the end with all of them.
         """
 
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Run the engine once on noise, so that the first recording does not pay for its start."""
+
     def transcribe(
         self,
         source: AudioSource | NDArray[np.float32],
@@ -89,6 +93,12 @@ class Recognizer(ABC):
         )
 
 
+def make_noise() -> Waveform:
+    """A second of noise (S,), for engines to warm up on."""
+    noise = np.random.default_rng(0).normal(0.0, 0.1, SAMPLE_RATE_HZ).astype(np.float32)
+    return noise.clip(-1.0, 1.0)
+
+
 class CtcRecognizer(Recognizer):
     """Turns sound into transcripts with a CTC engine.
 
@@ -117,6 +127,11 @@ class CtcRecognizer(Recognizer):
         self.frame_shift_s = frame_shift_s
         self.frame_offset_s = frame_offset_s
         self.window_s = min(WINDOW_S, max_seconds or WINDOW_S)
+
+    def warm_up(self) -> None:
+        """See :class:`Recognizer`."""
+        noise = make_noise()
+        self.engine.run(noise[np.newaxis], np.array([len(noise)], dtype=np.int64))
 
     def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
         """See :class:`Recognizer`; any length in the memory of one window."""

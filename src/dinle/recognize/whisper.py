@@ -10,7 +10,7 @@ import numpy as np
 from dinle.recognize.alignment import align_tokens
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
 from dinle.recognize.beam import BeamRules, Hypothesis, search_beams
-from dinle.recognize.recognizer import Recognizer
+from dinle.recognize.recognizer import Recognizer, make_noise
 from dinle.recognize.segments import BLOCK_SAMPLES, Segment, SegmentRules, cut_segments
 from dinle.recognize.transcript import Word
 
@@ -72,6 +72,10 @@ class WhisperRecognizer(Recognizer):
         self.segments = SegmentRules(
             max_s=longest_s, target_s=min(TARGET_S, longest_s), cut_s=min(CUT_S, longest_s / 4)
         )
+
+    def warm_up(self) -> None:
+        """See :class:`Recognizer`; what is written of the noise is thrown away."""
+        tuple(self.write_segments([Segment(make_noise(), 0, 1.0)]))
 
     def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
         """See :class:`Recognizer`; speech is found first, and nothing is written where there is none."""

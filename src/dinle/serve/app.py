@@ -6,14 +6,13 @@ import html
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from dinle import __version__
-from dinle.recognize.audio import SAMPLE_RATE_HZ, AudioLimits
+from dinle.recognize.audio import AudioLimits
 from dinle.recognize.load import load
 from dinle.recognize.recognizer import Recognizer
 from dinle.serve import transcribe
@@ -25,8 +24,6 @@ from dinle.serve.transcribe import Service, get_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-WARM_UP_S = 1.0
 
 PAGE = """<!doctype html>
 <html lang="tr">
@@ -113,7 +110,5 @@ def prepare_recognizer(recognizer: Recognizer | Callable[[], Recognizer] | None,
         recognizer = load(settings.model_dir, backend=settings.backend, threads=settings.engine_threads)
     elif not isinstance(recognizer, Recognizer):
         recognizer = recognizer()
-    # Noise, because silence never reaches the engine.
-    noise = np.random.default_rng(0).normal(0.0, 0.1, round(WARM_UP_S * SAMPLE_RATE_HZ)).astype(np.float32)
-    recognizer.transcribe(noise.clip(-1.0, 1.0))
+    recognizer.warm_up()
     return recognizer
