@@ -135,7 +135,7 @@ def test_every_command_explains_itself(command: cli.Command, capsys: pytest.Capt
         build_parser(command).parse_args([command.name, "--help"])
     assert caught.value.code == 0
     assert "--config" in capsys.readouterr().out
-    assert callable(cli.load_name(f"dinle.commands:{command.name}"))
+    assert callable(cli.load_name(f"dinle.commands:{command.function}"))
 
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
