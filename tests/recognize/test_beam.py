@@ -24,6 +24,7 @@ SMALL = WhisperVocabulary(
 )
 END, NEVER, LATER, A, B = 1, 2, 3, 4, 5
 ALL: dict[str, Any] = {
+    "beam_size": 1,
     "tokens_per_s": 0.0,
     "min_log_prob": -np.inf,
     "min_opening_log_prob": -np.inf,
@@ -111,7 +112,7 @@ def write_each(*texts: tuple[int, ...], certainty: float = 8.0) -> Script:
 
 def test_a_finished_clip_costs_no_more_steps() -> None:
     writer = ScriptedWriter(write_each((A,), (A, B, A, B, B), (B, A)))
-    found = search_beams(writer, SMALL, writer.hear([0, 1, 2]), [1.0] * 3, BeamRules())
+    found = search_beams(writer, SMALL, writer.hear([0, 1, 2]), [1.0] * 3, BeamRules(beam_size=1))
     assert [one.tokens for one in found] == [(A,), (A, B, A, B, B), (B, A)]
     assert writer.calls == [(3, 2), (3, 1), (2, 1), (1, 1), (1, 1), (1, 1)]
 
@@ -138,7 +139,7 @@ def test_a_longer_text_wins_by_its_mean() -> None:
 @pytest.mark.parametrize(("seconds", "tokens"), [(0.0, 6), (1.0, 14), (2.6, 26)])
 def test_a_text_is_bounded_by_the_length_of_the_sound(seconds: float, tokens: int) -> None:
     writer = ScriptedWriter(write_each((A, B, LATER, B, A) * 30))
-    (found,) = search_beams(writer, SMALL, writer.hear([0]), [seconds], BeamRules())
+    (found,) = search_beams(writer, SMALL, writer.hear([0]), [seconds], BeamRules(beam_size=1))
     assert len(found.tokens) == len(found.attention) == tokens
     assert found.end_log_prob == 0
     writer.calls.clear()
@@ -194,7 +195,7 @@ def test_unlikely_ends_do_not_cut_a_sure_text_short(beam_size: int) -> None:
 @pytest.mark.parametrize("certainty", [0.1, 8.0])
 def test_an_unlikely_text_is_dropped(certainty: float) -> None:
     writer = ScriptedWriter(write_each((A, B, A, A), certainty=certainty))
-    (found,) = search_beams(writer, SMALL, writer.hear([0]), [1.0], BeamRules())
+    (found,) = search_beams(writer, SMALL, writer.hear([0]), [1.0], BeamRules(beam_size=1))
     assert bool(found.tokens) == (certainty > 1)
 
 
