@@ -18,8 +18,9 @@ from torch import Tensor
 from dinle.build.config import ExportConfig, PrepareConfig, TrainConfig
 from dinle.build.data import NO_LABEL
 from dinle.build.models import load_model
+from dinle.build.speech_trainer import group_parameters
 from dinle.build.train import check_config, choose_precision, find_last_checkpoint, train
-from dinle.build.trainer import compute_losses, group_parameters
+from dinle.build.trainer import compute_losses
 from dinle.build.whisper_ctc import WhisperCtcModel
 from dinle.config import build_config, read_toml, to_plain
 from dinle.errors import LabelTooLongError, LossNotFiniteError, UnknownCharacterError, UsageError

@@ -29,9 +29,10 @@ from dinle.build.trainer import CtcTrainer
 from dinle.build.whisper_data import label_transcripts
 from dinle.build.whisper_model import MODEL_TYPE as WHISPER
 from dinle.build.whisper_model import WhisperSpeechModel, load_whisper
-from dinle.build.whisper_trainer import MAX_WINDOW_S, WhisperTrainer
+from dinle.build.whisper_trainer import WhisperTrainer
 from dinle.errors import UsageError
 from dinle.progress import progress
+from dinle.recognize.load import MAX_WINDOW_S
 from dinle.run import write_run
 
 if TYPE_CHECKING:
@@ -269,21 +270,15 @@ def make_trainer(
 ) -> SpeechTrainer:
     """The trainer of a model's family over labelled clips."""
     augmenter = Augmenter(config.augment, config.augment_probability, config.seed) if config.augment else None
-    if isinstance(model, WhisperSpeechModel):
-        return WhisperTrainer(
-            model,
-            arguments,
-            config,
-            train=SpeechDataset(label_transcripts(train_clips, model), augmenter, max_seconds=model.max_seconds),
-            evaluation=SpeechDataset(label_transcripts(eval_clips, model)),
-        )
-    return CtcTrainer(
-        model,
-        arguments,
-        config,
-        train=SpeechDataset(label_clips(train_clips, model), augmenter, max_seconds=model.max_seconds),
-        evaluation=SpeechDataset(label_clips(eval_clips, model)),
+    trained, judged = (
+        label_transcripts(clips, model) if isinstance(model, WhisperSpeechModel) else label_clips(clips, model)
+        for clips in (train_clips, eval_clips)
     )
+    train = SpeechDataset(trained, augmenter, max_seconds=model.max_seconds)
+    evaluation = SpeechDataset(judged)
+    if isinstance(model, WhisperSpeechModel):
+        return WhisperTrainer(model, arguments, config, train=train, evaluation=evaluation)
+    return CtcTrainer(model, arguments, config, train=train, evaluation=evaluation)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dinle.build.data import NO_LABEL, SpeechDataset
 from dinle.build.models import load_model
-from dinle.build.speech_trainer import SpeechTrainer, group_parameters
+from dinle.build.speech_trainer import SpeechTrainer
 from dinle.recognize.ctc import decode_greedy
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from dinle.build.config import TrainConfig
     from dinle.build.ctc_model import CtcModel
-
-__all__ = ["CtcTrainer", "TrainingModule", "compute_losses", "group_parameters"]
 
 
 class TrainingModule(nn.Module):

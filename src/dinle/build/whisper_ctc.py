@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -103,26 +103,13 @@ class WhisperCtcModel(CtcModel):
         with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
             mel, mel_frames = self.log_mel(waveform, lengths)
         if self.training and self.spec_augment:
-            mel = self._mask_mel(mel, mel_frames)
-        hidden, frames = self._run_convolutions(mel, mel_frames), self.count_frames(lengths)
+            mel = mask_mel(mel, mel_frames, self.spec_augment_settings)
+        hidden, frames = run_convolutions(self.encoder, mel, mel_frames), self.count_frames(lengths)
         positions = self.encoder.embed_positions.weight[: hidden.shape[1]]
         hidden = functional.dropout(hidden + positions, p=self.encoder.dropout, training=self.training)
         attention_mask = mask_attention(frames, hidden.shape[1])
         hidden = run_layers(self.encoder.layers, hidden, attention_mask, self.encoder.layerdrop)
         return self.encoder.layer_norm(hidden), frames
-
-    def _run_convolutions(self, mel: Tensor, mel_frames: Tensor) -> Tensor:
-        """(B, mel_bins, M) -> (B, T, C). Alone, both convolutions see zeros after the last frame; so here."""
-        hidden = functional.gelu(self.encoder.conv1(mel))
-        hidden = hidden * mask_from_lengths(mel_frames, hidden.shape[2])[:, None, :].to(hidden.dtype)
-        return functional.gelu(self.encoder.conv2(hidden)).transpose(1, 2)
-
-    def _mask_mel(self, mel: Tensor, mel_frames: Tensor) -> Tensor:
-        settings, (_, bins, size) = self.spec_augment_settings, mel.shape
-        time = draw_spans(mel_frames, size, settings.mask_time_prob, settings.mask_time_length)
-        rows = torch.full_like(mel_frames, bins)
-        bands = draw_spans(rows, bins, settings.mask_feature_prob, settings.mask_feature_length)
-        return mel.masked_fill(time[:, None, :] | bands[:, :, None], 0.0)
 
     def _check_length(self, waveform: Tensor) -> None:
         if torch.compiler.is_exporting():
@@ -151,6 +138,22 @@ class WhisperCtcModel(CtcModel):
         tokens = {token: index for index, token in enumerate(self.vocabulary.tokens)}
         write_json(folder / "vocab.json", tokens)
         write_json(folder / "config.json", config)
+
+
+def run_convolutions(encoder: Any, mel: Tensor, mel_frames: Tensor) -> Tensor:
+    """(B, mel_bins, M) -> (B, T, C). Alone, both convolutions see zeros after a row's last frame; so here."""
+    hidden = functional.gelu(encoder.conv1(mel))
+    hidden = hidden * mask_from_lengths(mel_frames, hidden.shape[2])[:, None, :].to(hidden.dtype)
+    return functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
+
+
+def mask_mel(mel: Tensor, frames: Tensor, settings: SpecAugmentSettings) -> Tensor:
+    """SpecAugment over the first ``frames`` (B,) of (B, mel_bins, M)."""
+    _, bins, size = mel.shape
+    time = draw_spans(frames, size, settings.mask_time_prob, settings.mask_time_length)
+    rows = torch.full_like(frames, bins)
+    bands = draw_spans(rows, bins, settings.mask_feature_prob, settings.mask_feature_length)
+    return mel.masked_fill(time[:, None, :] | bands[:, :, None], 0.0)
 
 
 def load_whisper_ctc(folder: Path) -> WhisperCtcModel:

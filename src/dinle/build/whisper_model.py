@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from dinle.build.ctc_model import draw_spans, run_layers
+from dinle.build.ctc_model import run_layers
 from dinle.build.front_end import (
     HOP_SAMPLES,
     MASKED_SCORE,
@@ -25,7 +25,7 @@ from dinle.build.front_end import (
 )
 from dinle.build.hf_files import quiet_transformers, read_json, write_json
 from dinle.build.model_source import find_model_folder
-from dinle.build.whisper_ctc import CONV_STRIDE, SPEC_AUGMENT
+from dinle.build.whisper_ctc import CONV_STRIDE, SPEC_AUGMENT, mask_mel, run_convolutions
 from dinle.build.whisper_data import read_tokens
 from dinle.build.whisper_lora import merge_weights
 from dinle.errors import AudioLimitError, BundleCorruptError, UsageError
@@ -144,7 +144,7 @@ class WhisperSpeechModel(nn.Module):
         with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
             mel, mel_frames = self.log_mel(waveform, lengths)
         if self.training and self.spec_augment and spoken is not None:
-            mel = mask_mel(mel, spoken)
+            mel = mask_mel(mel, spoken, SPEC_AUGMENT)
         frames = torch.div(mel_frames + 1, CONV_STRIDE, rounding_mode="floor")
         hidden = run_convolutions(self.encoder, mel, mel_frames)
         hidden = hidden + self.encoder.embed_positions.weight[: hidden.shape[1]]
@@ -237,22 +237,6 @@ class WhisperSpeechModel(nn.Module):
             "min_window_s": self.min_window_s,
             "tail_silence_s": self.tail_silence_s,
         }
-
-
-def run_convolutions(encoder: Any, mel: Tensor, mel_frames: Tensor) -> Tensor:
-    """(B, mel_bins, M) -> (B, T, C). Alone, both convolutions see zeros after a row's last frame; so here."""
-    hidden = functional.gelu(encoder.conv1(mel))
-    hidden = hidden * mask_from_lengths(mel_frames, hidden.shape[2])[:, None, :].to(hidden.dtype)
-    return functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
-
-
-def mask_mel(mel: Tensor, frames: Tensor) -> Tensor:
-    """SpecAugment over the first ``frames`` (B,) of (B, mel_bins, M)."""
-    settings, (_, bins, size) = SPEC_AUGMENT, mel.shape
-    time = draw_spans(frames, size, settings.mask_time_prob, settings.mask_time_length)
-    rows = torch.full_like(frames, bins)
-    bands = draw_spans(rows, bins, settings.mask_feature_prob, settings.mask_feature_length)
-    return mel.masked_fill(time[:, None, :] | bands[:, :, None], 0.0)
 
 
 def mask_future(count: int, size: int, device: torch.device) -> Tensor:

@@ -21,6 +21,7 @@ from dinle.build.whisper_generate import generate_greedy
 from dinle.build.whisper_lora import add_lora, has_lora, load_adapter, save_adapter
 from dinle.build.whisper_model import TIED_HEAD, WhisperSpeechModel
 from dinle.errors import UsageError
+from dinle.recognize.load import MAX_WINDOW_S
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from dinle.build.config import TrainConfig
 
 TEACHER_TOKENS = 32  # the likeliest ones, which the student learns one by one; the others are taken together
-MAX_WINDOW_S = 30.0  # Whisper's own padding
 LEAST_SHARE = 1e-7  # fp32 cannot tell a smaller rest of a sum of 1 from rounding
 
 
