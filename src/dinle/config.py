@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Config = TypeVar("Config")
-Backend = Literal["onnx_int8", "onnx", "pytorch"]
+Backend = Literal["onnx_int8", "onnx_int4", "onnx", "pytorch"]
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,22 @@ from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperForCo
 import dinle
 from dinle.build import export as export_module
 from dinle.build.config import ExportConfig, QuantizeConfig
+from dinle.build.dynamic_int8 import tie_embedding, write_dynamic_int8
 from dinle.build.export import export
-from dinle.build.quantize import quantize, tie_embedding, write_int8_graph
+from dinle.build.quantize import quantize
 from dinle.build.torch_engine import TorchSpeechToText, open_torch_engine
 from dinle.build.whisper_export import TorchWhisperEngine, find_alignment_heads, make_vocabulary
 from dinle.build.whisper_model import load_whisper
 from dinle.errors import BundleCorruptError, ParityError
 from dinle.manifest import Clip, write_manifest
+from dinle.measure.benchmark import benchmark
+from dinle.measure.config import BenchmarkConfig
 from dinle.recognize.bundle import Bundle, read_bundle, write_bundle
 from dinle.recognize.load import open_engine
 from dinle.recognize.recognizer import Recognizer
 from dinle.recognize.segments import Segment
 from dinle.recognize.whisper import WhisperRecognizer
-from dinle.recognize.whisper_engine import OnnxWhisperEngine
+from dinle.recognize.whisper_engine import SHARED_AXIS, OnnxWhisperEngine
 from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 from tests.build.tiny_models import make_whisper_speech_folder
 from tests.sounds import encode_wav
@@ -158,6 +161,37 @@ def test_a_row_of_a_batch_equals_the_row_alone(exported: Exported) -> None:
     assert all(np.abs(a.logits - b.logits).max() > 1e-2 for a, b in pairwise(together)), "the decoder reads"
 
 
+def test_rows_may_share_the_sound_of_one_clip(exported: Exported) -> None:
+    """The beams of a clip: as if each had a copy of what was heard."""
+    prefix = load_whisper(exported.checkpoint).tokens.prefix
+    for engine in (open_graph(exported), open_graph(exported, "int8")):
+        sound = engine.encode(*make_batch(20_000))
+        tokens = np.array([prefix, [*prefix[:-1], TEXT[0]], [*prefix[:-1], TEXT[1]]])
+        shared, copied = engine.decode(tokens, sound), engine.decode(tokens, sound.take([0, 0, 0]))
+        for _ in range(2):
+            np.testing.assert_allclose(shared.logits, copied.logits, atol=TOLERANCE)
+            np.testing.assert_allclose(shared.attention, copied.attention, atol=1e-5)
+            last = np.array([[TEXT[2]], [TEXT[3]], [TEXT[3]]])
+            shared = engine.decode(last, sound, shared.cache)
+            copied = engine.decode(last, sound.take([0, 0, 0]), copied.cache)
+
+
+def test_a_decoder_of_an_older_export_gets_copies(exported: Exported, tmp_path: Path) -> None:
+    encoder, decoder = exported.bundle.paths("fp32")
+    model = onnx.load(decoder)
+    for value in model.graph.input:
+        if value.type.tensor_type.shape.dim[0].dim_param == SHARED_AXIS:
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for node in model.graph.node:
+        if node.op_type == "Shape" and node.input[0] == "tokens" and not node.attribute[-1].i:
+            node.input[0] = "cross_0_key"
+    onnx.save(model, tmp_path / "decoder.onnx")
+    older, newer = OnnxWhisperEngine(encoder, tmp_path / "decoder.onnx", 1), open_graph(exported)
+    tokens = np.array([load_whisper(exported.checkpoint).tokens.prefix] * 3)
+    answers = [engine.decode(tokens, engine.encode(*make_batch(20_000))) for engine in (older, newer)]
+    np.testing.assert_allclose(answers[0].logits, answers[1].logits, atol=TOLERANCE)
+
+
 def test_the_cache_gives_what_reading_everything_again_gives(exported: Exported) -> None:
     engine, prefix = open_graph(exported), load_whisper(exported.checkpoint).tokens.prefix
     steps = write_along(engine, prefix, *make_batch(20_000, 9_000))
@@ -177,8 +211,8 @@ def list_operators(path: Path) -> list[str]:
 
 def test_int8_takes_the_products_of_both_graphs(exported: Exported) -> None:
     encoder, decoder = (list_operators(path) for path in exported.bundle.paths("int8"))
-    assert encoder.count("MatMulInteger") == 2 * 6 + 2 * 2, (
-        "six products in a layer; keys and values of two decoder layers"
+    assert encoder.count("MatMulIntegerToFloat") == 2 * 6 + 2 * 2 + 2, (
+        "six products in a layer; keys and values of two decoder layers; two convolutions"
     )
     assert decoder.count("MatMulInteger") == 2 * 8 + 1, "the sound's keys and values are the encoder's; and the logits"
     assert "ConvInteger" not in encoder
@@ -187,7 +221,7 @@ def test_int8_takes_the_products_of_both_graphs(exported: Exported) -> None:
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_the_int8_decoder_holds_its_embedding_once(exported: Exported, per_channel: bool, tmp_path: Path) -> None:
     source, target = exported.bundle.paths("fp32")[1], tmp_path / "decoder_int8.onnx"
-    write_int8_graph(source, target, per_channel=per_channel)
+    write_dynamic_int8(source, target, per_channel=per_channel)
     rows = exported.bundle.vocabulary.size
     large = [one for one in onnx.load(target).graph.initializer if len(one.dims) > 1 and rows in one.dims]
     assert [(list(one.dims), one.data_type) for one in large] == [([32, rows], onnx.TensorProto.INT8)]
@@ -200,9 +234,9 @@ def test_a_tied_embedding_moves_logits_by_less_than_int8_does(
     exported: Exported, per_channel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, source = exported.bundle.paths("fp32")
-    write_int8_graph(source, tmp_path / "tied.onnx", per_channel=per_channel)
-    monkeypatch.setattr("dinle.build.quantize.tie_embedding", lambda _: 0)
-    write_int8_graph(source, tmp_path / "free.onnx", per_channel=per_channel)
+    write_dynamic_int8(source, tmp_path / "tied.onnx", per_channel=per_channel)
+    monkeypatch.setattr("dinle.build.dynamic_int8.tie_embedding", lambda _: 0)
+    write_dynamic_int8(source, tmp_path / "free.onnx", per_channel=per_channel)
     prefix, batch = load_whisper(exported.checkpoint).tokens.prefix, make_batch(20_000, 9_000)
     whole, free, tied = (
         write_along(OnnxWhisperEngine(encoder, path, 1), prefix, *batch)
@@ -369,3 +403,20 @@ def test_an_output_layer_of_its_own_is_used(tmp_path: Path) -> None:
         expected = model.decode(torch.tensor([model.tokens.prefix]), *frames)[:, -1]
     np.testing.assert_allclose(step.logits, expected.numpy(), atol=TOLERANCE)
     assert not torch.equal(model.network.proj_out.weight, model.decoder.embed_tokens.weight)
+
+
+def test_a_whisper_bundle_is_benchmarked_as_a_whole(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dinle.measure.benchmark.SETTLE_S", 0.0)
+    folder = exported.bundle.folder
+    config = BenchmarkConfig(
+        checkpoint_dir=str(exported.checkpoint), onnx_path=folder, onnx_int8_path=folder / "encoder_int8.onnx", runs=2,
+        warmup=1, threads=1, report_path=tmp_path / "speed.md",
+    )  # fmt: skip
+    report = json.loads(benchmark(config).with_suffix(".json").read_text(encoding="utf-8"))
+    assert [one["backend"] for one in report["backends"]] == ["pytorch", "onnx", "onnx_int8"]
+    for one, precision in zip(report["backends"][1:], ("fp32", "int8"), strict=True):
+        assert one["size_bytes"] == sum(path.stat().st_size for path in exported.bundle.paths(precision))
+        assert one["files"] == list(FILES[precision])
+    assert all(one["peak_memory_mb"] > 0 and len(one["samples_s"]) == 2 for one in report["backends"])

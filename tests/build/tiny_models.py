@@ -165,10 +165,12 @@ def make_whisper_speech_folder(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def make_whisper_ctc(vocabulary: Vocabulary | None = None) -> WhisperCtcModel:
-    """A random Whisper encoder with a CTC head, in eval mode."""
+def make_whisper_ctc(vocabulary: Vocabulary | None = None, **changes: Any) -> WhisperCtcModel:
+    """A random Whisper encoder with a CTC head, in eval mode; changes are fields of its config."""
     torch.manual_seed(1)
-    model = WhisperCtcModel(make_whisper_config(), vocabulary or Vocabulary.turkish())
+    config = make_whisper_config()
+    config.update(changes)
+    model = WhisperCtcModel(config, vocabulary or Vocabulary.turkish())
     scatter_weights(model)
     model.eval()
     return model

@@ -58,7 +58,7 @@ class ScriptedWriter:
         new = tokens.astype(np.float32)[:, np.newaxis, :, np.newaxis]
         history = new if cache is None else np.concatenate([cache[0], new], axis=2)
         written = [tuple(row[self.prefix :]) for row in history[:, 0, :, 0].astype(int).tolist()]
-        clips = sound.memory[0][:, 0, 0, 0].astype(int).tolist()
+        clips = share_memory(sound, len(tokens))[:, 0, 0, 0].astype(int).tolist()
         logits = np.stack([self.script(clip, text) for clip, text in zip(clips, written, strict=True)])
         attention = np.zeros((*tokens.shape, self.frames), dtype=np.float32)
         for row, text in enumerate(written):
@@ -93,11 +93,16 @@ class LevelWriter:
         frames = sound.memory[0].shape[2]
         logits = np.zeros((len(tokens), VOCABULARY.size), dtype=np.float32)
         attention = np.zeros((*tokens.shape, frames), dtype=np.float32)
-        for row, levels in enumerate(sound.memory[0][:, 0, :, 0]):
+        for row, levels in enumerate(share_memory(sound, len(tokens))[:, 0, :, 0]):
             token, first, end = [*find_runs(levels), *[(VOCABULARY.end, frames - 1, frames)] * (written + 1)][written]
             logits[row, token] = self.certainty
             attention[row, -1, first:end] = 1
         return Step(logits, attention, (history, history))
+
+
+def share_memory(sound: Sound, rows: int) -> NDArray[np.float32]:
+    """What each row hears: its own clip, or the one clip that all share, as the decoder's graph does it."""
+    return np.broadcast_to(sound.memory[0], (rows, *sound.memory[0].shape[1:]))
 
 
 def find_runs(levels: NDArray[np.float32]) -> list[tuple[int, int, int]]:

@@ -136,8 +136,16 @@ class QuantizeConfig:
     bundle_dir: Annotated[Path, "the bundle folder (must hold model.onnx)"]
     manifest: Annotated[Path | None, "manifest to judge int8 against fp32 on (default: not judged)"] = None
     split: Annotated[str | None, "only this split of the manifest"] = None
+    preset: Annotated[
+        Literal["static", "dynamic", "int4"],
+        "static: int8, scales of activations measured on speech; dynamic: taken at run time; int4: weights of 4 bits",
+    ] = "static"
+    calibration: Annotated[
+        Path | None,
+        "speech to measure them on: folder or manifest (default: the manifest's split train, else the small data set)",
+    ] = None
     max_wer_loss: Annotated[float, "allowed absolute loss of WER (0.01 is one point)"] = 0.01
-    per_channel: Annotated[bool, "one scale for each output channel of a weight"] = True
+    per_channel: Annotated[bool, "dynamic: one scale for each output channel of a weight (static: always)"] = True
     reduce_range: Annotated[bool, "7-bit weights: no saturation on CPUs without VNNI"] = True
     threads: Annotated[int | None, "threads for judging (default: all cores)"] = None
     drop_fp32: Annotated[bool, "keep only int8 when the gate does not refuse it: a bundle to ship"] = False

@@ -18,9 +18,17 @@ from dinle.build.hf_files import read_json
 from dinle.build.model_source import find_model_folder
 from dinle.build.models import CtcModel, load_model
 from dinle.build.onnx_writer import write_onnx
-from dinle.build.parity import ParityReport, check_parity, load_parity_clips, read_text, run_alone
+from dinle.build.parity import (
+    ROW_TOLERANCE,
+    TEXT_ROW_TOLERANCE,
+    ParityReport,
+    check_parity,
+    load_parity_clips,
+    read_text,
+    run_alone,
+)
 from dinle.build.provenance import describe_weights, read_provenance
-from dinle.build.quantize import QUANTIZE_RUN_FILE, name_int8, quantize
+from dinle.build.quantize import PRECISIONS, QUANTIZE_RUN_FILE, name_graph, quantize
 from dinle.build.whisper_export import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -116,15 +124,16 @@ def _write_checked_graphs(model: CtcModel | WhisperSpeechModel, folder: Path, co
         with progress("exporting encoder and decoder to ONNX"):
             write_whisper_graphs(model, folder, opset=config.opset)
         graphs = OnnxWhisperEngine(folder / ENCODER_FILE, folder / DECODER_FILE)
-        engine, read = WhisperParityEngine(graphs, vocabulary), None
+        engine, read, tolerance = WhisperParityEngine(graphs, vocabulary), None, TEXT_ROW_TOLERANCE
     else:
         # before prepare_for_export, so that what it changes is compared too
         reference = run_alone(_ModuleEngine(model), clips)
         with progress("exporting to ONNX"):
             write_graph(model, folder / FP32_FILE, opset=config.opset)
         engine, read = OnnxEngine(folder / FP32_FILE), partial(read_text, vocabulary=model.vocabulary)
+        tolerance = ROW_TOLERANCE
     with progress("comparing ONNX with torch"):
-        return check_parity(engine, reference, clips, read)
+        return check_parity(engine, reference, clips, read, row_tolerance=tolerance)
 
 
 def write_graph(model: CtcModel, path: Path, *, opset: int = 18) -> None:
@@ -171,12 +180,13 @@ def _check_size(model: torch.nn.Module, checkpoint: str) -> None:
 
 
 def _clear_bundle(folder: Path) -> None:
-    """Remove what an earlier export left: its int8 graph belongs to other weights."""
+    """Remove what an earlier export left: its smaller graphs belong to other weights."""
     for name in (BUNDLE_FILE, EXPORT_RUN_FILE, QUANTIZE_RUN_FILE):
         (folder / name).unlink(missing_ok=True)
     for name in (FP32_FILE, ENCODER_FILE, DECODER_FILE):
         (folder / name).unlink(missing_ok=True)
-        (folder / name_int8(name)).unlink(missing_ok=True)
+        for precision in PRECISIONS.values():
+            (folder / name_graph(name, precision)).unlink(missing_ok=True)
 
 
 def _describe_bundle(

@@ -1,4 +1,4 @@
-"""The quality gate: what int8 costs in WER and CER, against fp32 on the same clips."""
+"""The quality gate: what a smaller precision costs in WER and CER, against fp32 on the same clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NORMALIZER = "tr"
 
 @dataclass(frozen=True)
 class Verdict:
-    """fp32 and int8 on the same clips, pooled, and the interval of what int8 loses in WER (positive: int8 is worse).
+    """fp32 and a smaller precision on the same clips, pooled, and the interval of what is lost in WER (positive: worse).
 
     The gate refuses when the pooled loss is above ``max_wer_loss``; the interval does not decide. It is a paired bootstrap
     over clips and says how much of the loss hangs on which clips happened to be in the manifest: int8 wins or loses a
@@ -32,18 +32,19 @@ class Verdict:
     """
 
     fp32: PooledCounts
-    int8: PooledCounts
+    smaller: PooledCounts
     interval: Interval
     max_wer_loss: float
+    precision: str = "int8"
 
     @property
     def wer_loss(self) -> float:
-        """Pooled WER of int8 minus that of fp32."""
-        return self.int8.wer - self.fp32.wer
+        """Pooled WER of the smaller precision minus that of fp32."""
+        return self.smaller.wer - self.fp32.wer
 
     @property
     def refused(self) -> bool:
-        """Whether int8 loses more than allowed."""
+        """Whether more is lost than allowed."""
         return self.wer_loss > self.max_wer_loss
 
     @property
@@ -54,9 +55,9 @@ class Verdict:
     def describe(self) -> str:
         """The figures in words, in points of WER (hundredths)."""
         text = (
-            f"int8 loses {100 * self.wer_loss:.2f} points of WER on {self.fp32.clips} clips ({100 * CONFIDENCE:.0f} % "
-            f"interval {100 * self.interval.low:.2f} to {100 * self.interval.high:.2f}; {100 * self.fp32.wer:.2f} -> "
-            f"{100 * self.int8.wer:.2f} %), allowed are {100 * self.max_wer_loss:.2f}"
+            f"{self.precision} loses {100 * self.wer_loss:.2f} points of WER on {self.fp32.clips} clips "
+            f"({100 * CONFIDENCE:.0f} % interval {100 * self.interval.low:.2f} to {100 * self.interval.high:.2f}; "
+            f"{100 * self.fp32.wer:.2f} -> {100 * self.smaller.wer:.2f} %), allowed are {100 * self.max_wer_loss:.2f}"
         )
         return f"{text}; these clips are too few to tell" if self.inconclusive else text
 
@@ -72,26 +73,28 @@ class Verdict:
             "wer_loss": round(self.wer_loss, 6),
             "inconclusive": self.inconclusive,
             "wer_loss_interval": [round(bound, 6) for bound in self.interval.to_list()],
-            "wer": {"fp32": round(self.fp32.wer, 6), "int8": round(self.int8.wer, 6)},
-            "cer": {"fp32": round(self.fp32.cer, 6), "int8": round(self.int8.cer, 6)},
+            "wer": {"fp32": round(self.fp32.wer, 6), self.precision: round(self.smaller.wer, 6)},
+            "cer": {"fp32": round(self.fp32.cer, 6), self.precision: round(self.smaller.cer, 6)},
         }
 
 
-def judge_int8(
+def judge(
     bundle: Bundle,
-    int8: Sequence[Path],
+    graphs: Sequence[Path],
     manifest: Path,
     *,
+    precision: str = "int8",
     split: str | None,
     max_wer_loss: float,
     threads: int | None = None,
 ) -> Verdict:
-    """Transcribe a manifest with the bundle's fp32 graphs and with int8 graphs, and compare.
+    """Transcribe a manifest with the bundle's fp32 graphs and with others, and compare.
 
     Args:
         bundle: geometry, vocabulary and the fp32 graphs.
-        int8: the graphs to judge.
+        graphs: the graphs to judge.
         manifest: clips with references.
+        precision: what they are.
         split: only this split of it (``None``: all).
         max_wer_loss: allowed absolute loss of WER.
         threads: threads of the engines (default: all cores).
@@ -100,11 +103,8 @@ def judge_int8(
         ManifestError, AudioError: from the manifest and its clips.
     """
     clips = read_manifest(manifest, split=split)
-    fp32_counts, int8_counts = (
-        _transcribe_and_count(bundle, graphs, clips, threads) for graphs in (bundle.paths("fp32"), int8)
-    )
-    difference = paired_bootstrap(fp32_counts, int8_counts)
-    return Verdict(pool(fp32_counts), pool(int8_counts), difference.interval, max_wer_loss)
+    fp32, smaller = (_transcribe_and_count(bundle, each, clips, threads) for each in (bundle.paths("fp32"), graphs))
+    return Verdict(pool(fp32), pool(smaller), paired_bootstrap(fp32, smaller).interval, max_wer_loss, precision)
 
 
 def _transcribe_and_count(

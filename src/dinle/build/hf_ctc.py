@@ -15,6 +15,7 @@ from torch.nn import functional
 from dinle.build.ctc_model import CtcModel, SpecAugmentSettings, draw_spans, run_layers
 from dinle.build.front_end import (
     SAMPLE_RATE_HZ,
+    convolve_and_normalize,
     count_conv_frames,
     mask_attention,
     mask_from_lengths,
@@ -162,10 +163,16 @@ class HfCtcModel(CtcModel):
         ):
             frames = count_conv_frames(frames, (kernel,), (stride,))
             if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
-                hidden = layer.activation(masked_group_norm(layer.conv(hidden), frames, layer.layer_norm))
+                hidden = layer.activation(self._convolve_and_normalize(layer, hidden, frames))
             else:
                 hidden = layer(hidden)
         return hidden.transpose(1, 2), frames
+
+    def _convolve_and_normalize(self, layer: Any, hidden: Tensor, frames: Tensor) -> Tensor:
+        """(B, 1, S) -> (B, C, T) by wav2vec2-base's first convolution and its group norm."""
+        if self.training or hidden.shape[1] != 1:  # gradients in double precision would be slow
+            return masked_group_norm(layer.conv(hidden), frames, layer.layer_norm)
+        return convolve_and_normalize(hidden[:, 0], frames, layer.conv, layer.layer_norm)
 
     def _run_encoder(self, hidden: Tensor, frames: Tensor) -> Tensor:
         """Positions and transformer layers on (B, T, C); the two orders of transformers' two encoder classes."""

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 TORCH_TOLERANCE = 1e-3
 # The row law. The same kernels run on the same numbers, only blocked differently.
 ROW_TOLERANCE = 1e-4
+# Through an encoder, a decoder and its cache rounding adds up: 1.2e-4 for openai/whisper-base on a Zen 3.
+TEXT_ROW_TOLERANCE = 5e-4
 CUT_LENGTHS_S = (0.4, 1.1, 2.7)
 WHOLE_S = 10.0  # longer clips are cut: a batch of three must fit into small machines
 MAX_FILES = 3
@@ -71,7 +73,7 @@ def load_parity_clips(source: Path | None, *, max_seconds: float | None = None) 
         UsageError: the source holds no sound files.
         ManifestError, AudioError: from reading it.
     """
-    files = _find_files(source) if source is not None else _find_default_files()
+    files = find_sounds(source)[:MAX_FILES] if source is not None else _find_default_files()
     sounds = [ParityClip(path.name, decode_audio(path)) for path in files] or _make_synthetic_clips()
     limit_s = min(WHOLE_S, max_seconds or WHOLE_S)
     cuts = [_cut(sounds[0], seconds) for seconds in CUT_LENGTHS_S if seconds < min(sounds[0].seconds, limit_s)]
@@ -84,15 +86,21 @@ def _cut(clip: ParityClip, seconds: float) -> ParityClip:
     return ParityClip(f"{clip.name}[:{seconds:g} s]", clip.waveform[: round(seconds * SAMPLE_RATE_HZ)])
 
 
-def _find_files(source: Path) -> list[Path]:
+def find_sounds(source: Path) -> list[Path]:
+    """The sound files of a manifest, of a folder and those below it, or the one file.
+
+    Raises:
+        UsageError: there are none.
+        ManifestError: from reading the manifest.
+    """
     if source.suffix == ".jsonl" or (source / MANIFEST_NAME).is_file():
-        return [clip.audio for clip in read_manifest(source)[:MAX_FILES]]
+        return [clip.audio for clip in read_manifest(source)]
     if source.is_file():
         return [source]
     files = sorted(path for path in source.rglob("*") if path.suffix.casefold() in SOUND_SUFFIXES)
     if not files:
-        raise UsageError(f"{source} holds no sound files for the parity check; give a folder, a manifest or one file")
-    return files[:MAX_FILES]
+        raise UsageError(f"{source} holds no sound files; give a folder of them, a manifest or one file")
+    return files
 
 
 def _find_default_files() -> list[Path]:
@@ -139,6 +147,8 @@ def check_parity(
     reference: Sequence[NDArray[np.float32]],
     clips: Sequence[ParityClip],
     read: Callable[[NDArray[np.float32]], str] | None,
+    *,
+    row_tolerance: float = ROW_TOLERANCE,
 ) -> ParityReport:
     """Compare a graph with torch clip by clip, and each clip alone with the same clip in padded batches.
 
@@ -147,6 +157,7 @@ def check_parity(
         reference: torch's valid log-probabilities (T, V) of each clip alone.
         clips: as from :func:`load_parity_clips`.
         read: what log-probabilities (T, V) say (``None``: texts are not compared).
+        row_tolerance: how far a row of a batch may be from the row alone.
 
     Raises:
         ParityError: names the clip, its length, the batch and the difference.
@@ -154,7 +165,7 @@ def check_parity(
     alone = run_alone(engine, clips)
     torch_differences = [_compare_with_torch(*rows, read) for rows in zip(clips, alone, reference, strict=True)]
     batches = list(_compose_batches(clips))
-    row_differences = [_compare_rows(engine, clips, alone, batch) for batch in batches]
+    row_differences = [_compare_rows(engine, clips, alone, batch, row_tolerance) for batch in batches]
     report = ParityReport(len(clips), len(batches), max(torch_differences), max(row_differences, default=0.0))
     logger.info("parity: %s", report)
     return report
@@ -198,7 +209,11 @@ def _compose_batches(clips: Sequence[ParityClip]) -> Iterable[tuple[int, ...]]:
 
 
 def _compare_rows(
-    engine: Engine, clips: Sequence[ParityClip], alone: Sequence[NDArray[np.float32]], batch: tuple[int, ...]
+    engine: Engine,
+    clips: Sequence[ParityClip],
+    alone: Sequence[NDArray[np.float32]],
+    batch: tuple[int, ...],
+    tolerance: float,
 ) -> float:
     together = run_batch(engine, [clips[index] for index in batch])
     worst = 0.0
@@ -207,9 +222,9 @@ def _compare_rows(
         lengths = ", ".join(f"{clips[other].seconds:.2f} s" for other in batch)
         where = f"{clip.name} ({clip.seconds:.2f} s) in a batch of {lengths}"
         difference = _measure_difference(rows, alone[index], f"{where}, against the clip alone")
-        if difference > ROW_TOLERANCE:
+        if difference > tolerance:
             raise ParityError(
-                f"{where}: log-probabilities differ by {difference:.2g} from the clip alone; at most {ROW_TOLERANCE:g} "
+                f"{where}: log-probabilities differ by {difference:.2g} from the clip alone; at most {tolerance:g} "
                 "is rounding: padding or a neighbour reaches this row, through a norm or a mask"
             )
         worst = max(worst, difference)

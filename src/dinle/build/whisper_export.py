@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import torch
 
 from dinle.build.onnx_writer import write_onnx
 from dinle.build.whisper_graph import SpeechEncoder, TextDecoder
 from dinle.recognize.audio import SAMPLE_RATE_HZ
-from dinle.recognize.whisper_engine import Sound, Step, name_tensors
+from dinle.recognize.whisper_engine import SHARED_AXIS, Sound, Step, name_tensors
 from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 if TYPE_CHECKING:
@@ -113,6 +114,30 @@ def write_whisper_graphs(model: WhisperSpeechModel, folder: Path, *, opset: int)
         outputs=["logits", "attention", *name_tensors("present", layers)],
         opset=opset,
     )
+    take_rows_from_tokens(folder / DECODER_FILE)
+
+
+def take_rows_from_tokens(path: Path) -> int:
+    """Let a decoder's graph count its rows by its tokens, so that the beams of one clip can share what was heard.
+
+    torch.export knows one name for the batch axis of all inputs and asks any of them for its size. Afterwards the axis of
+    ``frames`` and ``cross_*`` has the name SHARED_AXIS, by which the engine knows such a graph.
+
+    Returns:
+        How many places were changed.
+    """
+    model = onnx.load(path)
+    changed = 0
+    for node in model.graph.node:
+        start = next((one.i for one in node.attribute if one.name == "start"), 0)
+        if node.op_type == "Shape" and node.input[0].startswith(("cross_", "past_")) and start == 0:
+            node.input[0] = "tokens"
+            changed += 1
+    for value in model.graph.input:
+        if value.name == "frames" or value.name.startswith("cross_"):
+            value.type.tensor_type.shape.dim[0].dim_param = SHARED_AXIS
+    onnx.save(model, path)
+    return changed
 
 
 class TorchWhisperEngine:

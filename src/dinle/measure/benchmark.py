@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from dinle.recognize.audio import Waveform
     from dinle.recognize.recognizer import Recognizer
 
-LABELS: Mapping[Backend, str] = {"pytorch": "PyTorch fp32", "onnx": "ONNX fp32", "onnx_int8": "ONNX INT8"}
+LABELS: Mapping[Backend, str] = {
+    "pytorch": "PyTorch fp32",
+    "onnx": "ONNX fp32",
+    "onnx_int8": "ONNX INT8",
+    "onnx_int4": "ONNX INT4",
+}
 _MB, _MIB = 1e6, 2**20
 
 

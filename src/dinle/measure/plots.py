@@ -24,7 +24,7 @@ PALETTE_SIZE = 128
 # Okabe and Ito's colours, which stay apart for colour-blind eyes: https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 GREY, DARK = "#BBBBBB", "#333333"
-COLOURS = {"pytorch": ORANGE, "onnx": BLUE, "onnx_int8": GREEN}
+COLOURS = {"pytorch": ORANGE, "onnx": BLUE, "onnx_int8": GREEN, "onnx_int4": PURPLE}
 # Upper edges of the classes of clips by their WER; the last class is above 100 %.
 CLIP_EDGES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 MOST_CHANGE = 6  # word errors; larger changes are counted with this one

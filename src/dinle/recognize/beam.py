@@ -137,7 +137,7 @@ def search_beams(
     rows = _advance(searches, step, find_log_probs(step.logits, first), vocabulary.end, rules.beam_size)
     while rows:
         clips = [clip for clip, search in enumerate(searches) for _ in search.live]
-        if clips != owners:
+        if clips != owners and len(searches) > 1:  # what one clip's beams heard is shared, not copied
             owners, heard = clips, sound.take(clips)
         stays = rows == list(range(len(step.logits)))
         cache = step.cache if stays else tuple(each[rows] for each in step.cache)

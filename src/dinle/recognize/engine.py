@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# One operator for sum and norm runs at a tenth of the speed of the two (2.2 against 0.2 ms for 500 frames of 768 channels).
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+
+
 class Engine(Protocol):
     """Runs a CTC model on a padded batch."""
 
@@ -67,7 +71,9 @@ def open_session(path: Path, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.log_severity_level = 3  # warnings of the graph optimiser say nothing to a user
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        )
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise BundleCorruptError(f"onnxruntime cannot read {path}: {error}; export the model again") from error
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dinle.config import Backend
 
 MAX_THREADS = 1024  # onnxruntime starts all that it is asked for; a machine with more is not known
-PRECISIONS = {"onnx_int8": "int8", "onnx": "fp32"}
+PRECISIONS = {"onnx_int8": "int8", "onnx_int4": "int4", "onnx": "fp32"}
 MAX_WINDOW_S = 30.0  # what Whisper has positions for
 GRAPHS = {"ctc": 1, "whisper": 2}
 
@@ -30,7 +30,7 @@ def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", thr
 
     Args:
         model: a bundle folder; for ``pytorch`` also a checkpoint folder or a hub id. ``None``: the bundled model.
-        backend: ``onnx_int8``, ``onnx`` or ``pytorch`` (needs the extra ``train``).
+        backend: ``onnx_int8``, ``onnx_int4``, ``onnx`` or ``pytorch`` (needs the extra ``train``).
         threads: threads of the engine (default: all cores).
 
     Raises:

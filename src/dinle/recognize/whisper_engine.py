@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KINDS = ("key", "value")
 ENCODER_INPUTS = ["waveform", "lengths"]
+SHARED_AXIS = "clips"  # first axis of what was heard, in a decoder whose rows may share one clip
 
 
 def name_tensors(group: str, layers: int) -> list[str]:
@@ -57,7 +58,10 @@ class WhisperEngine(Protocol):
     def decode(
         self, tokens: NDArray[np.int64], sound: Sound, cache: tuple[NDArray[np.float32], ...] | None = None
     ) -> Step:
-        """Go on with tokens (B, N) after those in the cache (``None``: from the start)."""
+        """Go on with tokens (B, N) after those in the cache (``None``: from the start).
+
+        The sound is that of B clips, or of one clip that all rows share.
+        """
         ...
 
 
@@ -83,6 +87,7 @@ class OnnxWhisperEngine:
         check_names(
             self._decoder, decoder, ["tokens", "frames", *self._past, *self._cross], ["logits", "attention", *present]
         )
+        self._can_share = any(node.shape[:1] == [SHARED_AXIS] for node in self._decoder.get_inputs())
 
     def encode(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> Sound:
         """See :class:`WhisperEngine`."""
@@ -96,6 +101,8 @@ class OnnxWhisperEngine:
         if cache is None:
             _, heads, _, width = sound.memory[0].shape
             cache = (np.zeros((len(tokens), heads, 0, width), dtype=np.float32),) * len(self._past)
+        if len(sound.frames) != len(tokens) and not self._can_share:  # a graph of an older export
+            sound = sound.take([0] * len(tokens))
         feeds: dict[str, Any] = {"tokens": tokens, "frames": sound.frames}
         feeds |= dict(zip(self._past, cache, strict=True)) | dict(zip(self._cross, sound.memory, strict=True))
         logits, attention, *present = self._decoder.run(None, feeds)

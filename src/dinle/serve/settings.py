@@ -22,7 +22,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    backend: Backend = Field(default="onnx_int8", description="which engine runs the model: onnx_int8, onnx or pytorch")
+    backend: Backend = Field(
+        default="onnx_int8", description="which engine runs the model: onnx_int8, onnx_int4, onnx or pytorch"
+    )
     model_dir: str | None = Field(
         default=None,
         description="bundle folder; for pytorch also a checkpoint folder or a hub id (default: the bundled model)",
