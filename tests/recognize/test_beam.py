@@ -27,6 +27,7 @@ ALL: dict[str, Any] = {
     "beam_size": 1,
     "tokens_per_s": 0.0,
     "min_log_prob": -np.inf,
+    "min_long_log_prob": -np.inf,
     "min_opening_log_prob": -np.inf,
 }
 
@@ -204,6 +205,8 @@ def test_an_unlikely_text_is_dropped(certainty: float) -> None:
     [
         ((-0.1, -0.2), -0.1, True),
         ((-1.6,) * 9, -1.6, False),  # unlikely as a whole
+        ((-1.1,) * 9, -1.1, False),  # so many tokens, and never sure
+        ((-1.1,) * 3, -1.1, True),  # a word
         ((-3.0, -0.5, -0.9, -0.9), -0.9, False),  # an opening in doubt, and nothing sure after it
         ((-3.0, -0.5, *(-0.1,) * 20), -0.1, True),  # the same opening of a sure sentence
         ((-3.0,), -0.2, False),

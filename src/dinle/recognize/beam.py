@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 MAX_COPIES = 3  # of one run of tokens in a row: people do say a word three times, a decoder that is lost never stops
+LONG_TOKENS = 8  # more than a word or two
 OPENING_TOKENS = 2  # where nobody speaks, a decoder begins in doubt; what it goes on with may be sure of itself
 
 
@@ -35,6 +36,8 @@ class BeamRules:
         tokens_per_s: tokens allowed for each second of sound. Fast Turkish is about six.
         tokens_more: tokens allowed besides, so that a short word can be written.
         min_log_prob: a text whose tokens are less likely than this on average is dropped.
+        min_long_log_prob: the same for texts of LONG_TOKENS and more; openai/whisper's own threshold (transcribe.py,
+            logprob_threshold). Single words of people are less likely than that and right.
         min_opening_log_prob: so is one whose first two tokens are less likely than this on average, unless it is
         sure_log_prob: on average at least this likely as a whole.
 
@@ -46,7 +49,8 @@ class BeamRules:
     tokens_per_s: float = 8.0
     tokens_more: int = 6
     min_log_prob: float = -1.15
-    min_opening_log_prob: float = -1.8
+    min_long_log_prob: float = -1.0
+    min_opening_log_prob: float = -1.65
     sure_log_prob: float = -0.45
 
     def __post_init__(self) -> None:
@@ -64,7 +68,8 @@ class BeamRules:
     def believe(self, text: Hypothesis) -> bool:
         """Whether a text is likely enough to have been said."""
         doubtful = text.opening < self.min_opening_log_prob and text.mean < self.sure_log_prob
-        return text.mean >= self.min_log_prob and not doubtful
+        least = self.min_log_prob if len(text.tokens) < LONG_TOKENS else self.min_long_log_prob
+        return text.mean >= least and not doubtful
 
 
 @dataclass(frozen=True)
