@@ -59,7 +59,7 @@ def test_the_vocabulary_decides_on_the_recogniser(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_say_what_is_right(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'tpu'; choose from onnx_int8, onnx, pytorch"):
+    with pytest.raises(UsageError, match="'tpu'; choose from onnx_int8, onnx_int4, onnx, pytorch"):
         dinle.load(backend="tpu")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threads is 0"):
         dinle.load(threads=0)

@@ -46,7 +46,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("ASR_BACKEND", "tpu", "ASR_BACKEND is 'tpu': input should be 'onnx_int8', 'onnx' or 'pytorch'"),
+        ("ASR_BACKEND", "tpu", "ASR_BACKEND is 'tpu': input should be 'onnx_int8', 'onnx_int4', 'onnx' or 'pytorch'"),
         ("ASR_WORKERS", "0", "ASR_WORKERS is '0': input should be greater than or equal to 1"),
         ("ASR_MAX_BYTES", "25MB", "ASR_MAX_BYTES is '25MB': .*integer.*largest accepted upload in bytes"),
         ("ASR_MAX_SECONDS", "inf", "ASR_MAX_SECONDS is 'inf': .*finite"),
