@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from dinle.build.parity import find_sounds
 from dinle.errors import ManifestError
-from dinle.manifest import MANIFEST_NAME, find_manifest, read_manifest
+from dinle.manifest import MANIFEST_NAME, read_manifest
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dinle.build.config import QuantizeConfig
     from dinle.recognize.bundle import Bundle
 
-MAX_CLIPS = 32  # 24 and 48 clips gave the same error on the bundled CTC model
+MAX_CLIPS = 32  # a minute or two of speech
 MAX_CLIP_S = 20.0
 SPLIT = "train"  # the gate judges on other clips
 
@@ -38,11 +39,9 @@ def find_calibration_files(config: QuantizeConfig) -> list[Path]:
         return _spread(find_sounds(config.calibration))
     bundled = Path(__file__).resolve().parents[3] / "data" / "mini" / MANIFEST_NAME
     for manifest in (config.manifest, bundled):
-        if manifest is not None and (manifest.is_file() or manifest.is_dir()):
-            try:
-                return _spread([clip.audio for clip in read_manifest(find_manifest(manifest), split=SPLIT)])
-            except ManifestError:  # no such split
-                continue
+        if manifest is not None:
+            with suppress(ManifestError):  # no such split, or an installed package
+                return _spread([clip.audio for clip in read_manifest(manifest, split=SPLIT)])
     return []
 
 
@@ -60,7 +59,8 @@ def make_feeds(files: Sequence[Path], bundle: Bundle) -> Iterator[dict[str, NDAr
     """
     for file in files:
         waveform = decode_audio(file)[: round(MAX_CLIP_S * SAMPLE_RATE_HZ)]
-        yield {"waveform": (heard := _fill(waveform, bundle))[np.newaxis], "lengths": np.array([len(heard)], np.int64)}
+        heard = _fill(waveform, bundle)
+        yield {"waveform": heard[np.newaxis], "lengths": np.array([len(heard)], np.int64)}
 
 
 def _fill(waveform: Waveform, bundle: Bundle) -> Waveform:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHIFTED = "kernel"  # a constant's note of the smaller kernel that it was made of
-MIN_WIDE_KERNEL = 16  # narrower grouped convolutions would gain nothing
+MIN_WIDE_KERNEL = 16  # in a narrower one, neighbours have too little of their windows in common
 POSITIONS_PER_PRODUCT = 4  # of a wide grouped convolution: windows overlap nearly whole, so neighbours share one
 
 
