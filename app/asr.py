@@ -16,10 +16,10 @@ class ASRService:
 
     Args:
         model_dir: bundle folder (``None``: the bundled model).
-        backend: ``onnx_int8``, ``onnx`` or ``pytorch``.
+        backend: ``auto``, ``onnx_int8``, ``onnx_int4``, ``onnx``, ``openvino`` or ``pytorch``.
     """
 
-    def __init__(self, model_dir: str | None = None, backend: Backend = "onnx_int8") -> None:
+    def __init__(self, model_dir: str | None = None, backend: Backend = "auto") -> None:
         self.recognizer = dinle.load(model_dir, backend=backend)
 
     def transcribe(self, audio: AudioSource) -> dict[str, str | float]:

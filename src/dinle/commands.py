@@ -67,10 +67,12 @@ def export(config: ExportConfig) -> None:
 
 def quantize(config: QuantizeConfig) -> None:
     """Quantise a bundle; print the graph and the gate's verdict."""
+    from dinle.build.quantize import PRECISIONS
     from dinle.build.quantize import quantize as run
 
-    bundle = run(config)
-    print(f"int8: {', '.join(map(str, bundle.paths('int8')))} (quality gate: {bundle.gate['int8']['status']})")
+    bundle, precision = run(config), PRECISIONS[config.preset]
+    files = ", ".join(map(str, bundle.paths(precision)))
+    print(f"{precision}: {files} (quality gate: {bundle.gate[precision]['status']})")
 
 
 def evaluate(config: EvaluateConfig) -> None:

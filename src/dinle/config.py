@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Config = TypeVar("Config")
-Backend = Literal["onnx_int8", "onnx_int4", "onnx", "pytorch"]
+Backend = Literal["auto", "onnx_int8", "onnx_int4", "onnx", "openvino", "pytorch"]
 
 
 @dataclass(frozen=True)

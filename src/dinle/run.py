@@ -7,21 +7,20 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinle.config import to_plain
 from dinle.recognize.bundle import hash_file
+from dinle.recognize.cpu import find_cpu_kind, read_cpu_flags, read_cpuinfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 PACKAGES = (
     "dinle", "numpy", "onnxruntime", "torch", "transformers", "datasets", "av", "soxr", "onnx", "jiwer",
-    "tokenizers", "peft", "faster-whisper", "ctranslate2",
+    "tokenizers", "peft", "faster-whisper", "ctranslate2", "openvino", "nncf",
 )  # fmt: skip
-# What decides on the speed of int8 and fp32 products: x86 from /proc/cpuinfo's flags, ARM from its features.
-CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
 
 
 def write_run(
@@ -73,23 +72,12 @@ def list_versions() -> dict[str, str]:
 
 def describe_machine() -> dict[str, Any]:
     """The machine that figures were measured on: processor, the flags that matter, cores, memory, system, versions."""
-    cpu = _read_cpuinfo()
-    flags = set(f"{cpu.get('flags', '')} {cpu.get('Features', '')}".split())
     return {
-        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags],
+        "cpu": read_cpuinfo().get("model name") or platform.processor() or platform.machine(),
+        "cpu_kind": find_cpu_kind(),
+        "cpu_flags": read_cpu_flags(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": list_versions(),
     }
-
-
-def _read_cpuinfo() -> dict[str, str]:
-    """The first processor's entry of /proc/cpuinfo; empty where there is none (not Linux)."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    first = path.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -32,7 +32,7 @@ class TranscribeConfig:
         tuple[str, ...], Arg("audio files, folders, glob patterns, or - for standard input", positional=True)
     ]
     model: Annotated[str | None, Arg("bundle folder (default: the bundled model)", flags=("-m",))] = None
-    backend: Annotated[Backend, "which engine runs the model"] = "onnx_int8"
+    backend: Annotated[Backend, "which engine runs the model (auto: the best measured)"] = "auto"
     threads: Annotated[int | None, "threads of the engine (default: all cores)"] = None
     format: Annotated[Format, Arg("what to write", flags=("-f",))] = "text"
     output_dir: Annotated[Path | None, Arg("write a file for each input here (default: print)", flags=("-o",))] = None

@@ -29,7 +29,7 @@ from dinle.manifest import Clip, write_manifest
 from dinle.measure.benchmark import benchmark
 from dinle.measure.config import BenchmarkConfig
 from dinle.recognize.bundle import Bundle, read_bundle, write_bundle
-from dinle.recognize.load import open_engine
+from dinle.recognize.load import open_graphs
 from dinle.recognize.recognizer import Recognizer
 from dinle.recognize.segments import Segment
 from dinle.recognize.whisper import WhisperRecognizer
@@ -111,7 +111,7 @@ def test_the_bundle_describes_the_model(exported: Exported) -> None:
 def test_onnx_says_and_looks_as_torch_does(exported: Exported, lengths: tuple[int, ...]) -> None:
     model = load_whisper(exported.checkpoint)
     batch, prefix = make_batch(*lengths), model.tokens.prefix
-    graph, torch_engine = open_engine(exported.bundle, "fp32", 1), TorchWhisperEngine(model)
+    graph, torch_engine = open_graphs(exported.bundle, exported.bundle.paths("fp32"), 1), TorchWhisperEngine(model)
     assert isinstance(graph, OnnxWhisperEngine)
     steps = list(zip(write_along(graph, prefix, *batch), write_along(torch_engine, prefix, *batch), strict=True))
     for ours, theirs in steps:
@@ -141,7 +141,7 @@ def test_onnx_says_what_transformers_says_over_whole_windows(exported: Exported)
 
 
 def open_graph(exported: Exported, precision: str = "fp32") -> OnnxWhisperEngine:
-    engine = open_engine(exported.bundle, precision, 1)
+    engine = open_graphs(exported.bundle, exported.bundle.paths(precision), 1)
     assert isinstance(engine, OnnxWhisperEngine)
     return engine
 
@@ -361,7 +361,7 @@ def test_a_bundle_without_its_decoder_is_refused(exported: Exported, tmp_path: P
     shutil.copytree(exported.bundle.folder, tmp_path / "copy")
     half = write_bundle(replace(exported.bundle, folder=tmp_path / "copy", files={"fp32": ("encoder.onnx",)}))
     with pytest.raises(BundleCorruptError, match="has 1 graphs for one precision; its engine whisper takes 2"):
-        open_engine(half, "fp32", 1)
+        open_graphs(half, half.paths("fp32"), 1)
 
 
 # --- what the checkpoint says of itself

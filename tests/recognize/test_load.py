@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dinle
-from dinle.errors import BundleCorruptError, BundleNotFoundError, MissingExtraError, UsageError
+from dinle.errors import (
+    BundleCorruptError,
+    BundleNotFoundError,
+    MissingExtraError,
+    PrecisionUnavailableError,
+    UsageError,
+)
 from dinle.recognize.bundle import DEFAULT_BUNDLE, write_bundle
+from dinle.recognize.cpu import find_cpu_kind
 from dinle.recognize.engine import OnnxEngine
-from dinle.recognize.load import make_recognizer
+from dinle.recognize.load import choose_backend, make_recognizer
 from dinle.recognize.recognizer import CtcRecognizer
 from dinle.recognize.whisper import WhisperRecognizer, WindowRules
 from tests.graphs import spell_levels, write_level_bundle
@@ -27,6 +35,75 @@ def test_loads_a_bundle(tmp_path: Path, backend: Backend) -> None:
     write_level_bundle(tmp_path / "levels")
     recognizer = dinle.load(tmp_path / "levels", backend=backend, threads=1)
     assert (recognizer.name, recognizer.transcribe(spell_levels("dinle")).text) == ("levels", "dinle")
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_openvino_runs_a_bundle(tmp_path: Path, threads: int | None) -> None:
+    pytest.importorskip("openvino")
+    bundle = write_level_bundle(tmp_path / "levels")
+    write_bundle(replace(bundle, files={"int8_qdq": ("model.onnx",)}))
+    recognizer = dinle.load(tmp_path / "levels", backend="openvino", threads=threads)
+    assert recognizer.transcribe(spell_levels("dinle")).text == "dinle"
+    with ThreadPoolExecutor(4) as pool:
+        words = ["bir", "iki", "üç", "dört", "beş", "altı"] * 3
+        heard = pool.map(lambda word: recognizer.transcribe(spell_levels(word)).text, words)
+        assert list(heard) == words, "a thread's buffers are its own"
+
+
+def test_openvino_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_level_bundle(tmp_path / "levels")
+    write_bundle(replace(bundle, files={"int8_qdq": ("model.onnx",)}))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"dinle\[openvino\]"):
+        dinle.load(tmp_path / "levels", backend="openvino")
+
+
+def test_openvino_refuses_what_it_cannot_run(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    bundle = write_level_bundle(tmp_path / "levels")
+    (tmp_path / "levels" / "broken.onnx").write_bytes(b"not a graph")
+    write_bundle(replace(bundle, files={"int8_qdq": ("broken.onnx",)}))
+    with pytest.raises(BundleCorruptError, match=r"OpenVINO cannot read .*broken\.onnx"):
+        dinle.load(tmp_path / "levels", backend="openvino")
+    write_bundle(replace(bundle, engine="whisper", vocabulary=VOCABULARY, files={"int8_qdq": ("model.onnx",) * 2}))
+    with pytest.raises(UsageError, match="is a Whisper model: the backend openvino runs CTC models"):
+        dinle.load(tmp_path / "levels", backend="openvino")
+
+
+FILES = {"fp32": ("model.onnx",), "int8": ("model_int8.onnx",), "int8_qdq": ("model.onnx",)}
+
+
+@pytest.mark.parametrize(
+    ("files", "gate", "measured", "expected"),
+    [
+        (FILES, {}, [], "onnx_int8"),
+        (FILES, {}, ["openvino", "onnx_int8"], "openvino"),
+        (FILES, {}, ["tpu", "onnx"], "onnx"),
+        (FILES, {"int8_qdq": {"status": "refused"}}, ["openvino", "onnx"], "onnx"),
+        (FILES, {"int8": {"status": "refused"}}, [], "onnx"),
+        ({"fp32": ("model.onnx",)}, {}, ["openvino", "onnx_int8"], "onnx"),
+    ],
+)
+def test_auto_takes_the_best_that_was_measured_and_can_be_loaded(
+    tmp_path: Path, files: dict[str, tuple[str, ...]], gate: dict[str, Any], measured: list[str], expected: str
+) -> None:
+    pytest.importorskip("openvino")
+    bundle = write_level_bundle(tmp_path / "levels")
+    choices = {find_cpu_kind(): {"backends": measured}, "another-kind": {"backends": ["onnx_int4"]}}
+    write_bundle(replace(bundle, files=files, gate=gate, choices=choices))
+    recognizer = dinle.load(tmp_path / "levels", threads=1)
+    assert recognizer.backend == expected
+    assert recognizer.transcribe(spell_levels("dinle")).text == "dinle"
+
+
+def test_auto_passes_over_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_level_bundle(tmp_path / "levels")
+    choices = {find_cpu_kind(): {"backends": ["openvino", "onnx"]}}
+    bundle = write_bundle(replace(bundle, files=FILES, choices=choices))
+    monkeypatch.setattr(sys.modules["dinle.recognize.load"], "find_spec", lambda _name: None)
+    assert choose_backend(bundle) == "onnx"
+    with pytest.raises(PrecisionUnavailableError, match="no graph that can be loaded here, only int8_qdq"):
+        choose_backend(replace(bundle, files={"int8_qdq": ("model.onnx",)}))
 
 
 def test_the_bundled_model_is_the_default() -> None:
@@ -59,7 +136,7 @@ def test_the_vocabulary_decides_on_the_recogniser(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_say_what_is_right(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'tpu'; choose from onnx_int8, onnx_int4, onnx, pytorch"):
+    with pytest.raises(UsageError, match="'tpu'; choose from auto, onnx_int8, onnx_int4, onnx, openvino, pytorch"):
         dinle.load(backend="tpu")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threads is 0"):
         dinle.load(threads=0)

@@ -20,7 +20,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_starts_with_nothing_set() -> None:
     settings = read_settings()
-    assert (settings.backend, settings.model_dir) == ("onnx_int8", None)
+    assert (settings.backend, settings.model_dir) == ("auto", None)
     assert settings.engine_threads * settings.workers <= max(os.cpu_count() or 1, settings.workers)
 
 
@@ -46,7 +46,11 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("ASR_BACKEND", "tpu", "ASR_BACKEND is 'tpu': input should be 'onnx_int8', 'onnx_int4', 'onnx' or 'pytorch'"),
+        (
+            "ASR_BACKEND",
+            "tpu",
+            "ASR_BACKEND is 'tpu': input should be 'auto', 'onnx_int8', 'onnx_int4', 'onnx', 'openvino' or 'pytorch'",
+        ),
         ("ASR_WORKERS", "0", "ASR_WORKERS is '0': input should be greater than or equal to 1"),
         ("ASR_MAX_BYTES", "25MB", "ASR_MAX_BYTES is '25MB': .*integer.*largest accepted upload in bytes"),
         ("ASR_MAX_SECONDS", "inf", "ASR_MAX_SECONDS is 'inf': .*finite"),

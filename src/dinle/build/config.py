@@ -131,14 +131,15 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class QuantizeConfig:
-    """bundle -> model_int8.onnx in the same bundle, behind a quality gate."""
+    """bundle -> a smaller graph in the same bundle, such as model_int8.onnx, behind a quality gate."""
 
     bundle_dir: Annotated[Path, "the bundle folder (must hold model.onnx)"]
     manifest: Annotated[Path | None, "manifest to judge int8 against fp32 on (default: not judged)"] = None
     split: Annotated[str | None, "only this split of the manifest"] = None
     preset: Annotated[
-        Literal["static", "dynamic", "int4"],
-        "static: int8, scales of activations measured on speech; dynamic: taken at run time; int4: weights of 4 bits",
+        Literal["static", "dynamic", "qdq", "int4"],
+        "static: int8, scales of activations measured on speech; dynamic: taken at run time; qdq: as static, in standard "
+        "operators for OpenVINO; int4: weights of 4 bits",
     ] = "static"
     calibration: Annotated[
         Path | None,

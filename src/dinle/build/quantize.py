@@ -1,15 +1,16 @@
-"""Bundle -> ``model_int8.onnx`` or ``model_int4.onnx`` in the same bundle, behind a quality gate."""
+"""Bundle -> ``model_int8.onnx``, ``model_int8_qdq.onnx`` or ``model_int4.onnx`` in it, behind a quality gate."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinle.build.calibration import find_calibration_files, make_feeds
 from dinle.build.dynamic_int8 import write_dynamic_int8
 from dinle.build.gate import Verdict, judge
+from dinle.build.qdq_int8 import write_qdq_int8
 from dinle.build.static_int8 import write_static_int8
 from dinle.errors import PrecisionUnavailableError, QualityGateError, UsageError
 from dinle.manifest import find_manifest
@@ -18,19 +19,26 @@ from dinle.recognize.bundle import Bundle, read_bundle, write_bundle
 from dinle.run import write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from dinle.build.config import QuantizeConfig
 
 logger = logging.getLogger(__name__)
 
 QUANTIZE_RUN_FILE = "run_quantize.json"
-PRECISIONS = {"static": "int8", "dynamic": "int8", "int4": "int4"}  # preset to the precision that it makes
+PRECISIONS = {
+    "static": "int8",
+    "dynamic": "int8",
+    "qdq": "int8_qdq",
+    "int4": "int4",
+}  # preset to the precision that it makes
 
 
 def quantize(config: QuantizeConfig) -> Bundle:
-    """Add an int8 graph, or one with weights of 4 bits, to a bundle and judge it.
+    """Add an int8 graph, or one with weights of 4 bits, to a bundle and judge it (in onnxruntime).
 
     With a manifest the gate compares it with fp32 on that: ``passed`` or ``refused``, with figures, goes into
     ``bundle.json``. A refused graph stays on the disk to be looked at, but the recogniser does not load it. Without a
@@ -40,7 +48,7 @@ def quantize(config: QuantizeConfig) -> Bundle:
     Raises:
         PrecisionUnavailableError: the bundle has no fp32 graph.
         QualityGateError: the gate refused the graph.
-        UsageError: 4 bits for a Whisper model, or nothing to calibrate 4 bits on.
+        UsageError: a preset of CTC models for a Whisper model, or nothing to calibrate it on.
         BundleError, ManifestError, AudioError: from reading the bundle, the manifest and its clips.
     """
     started = time.perf_counter()
@@ -80,36 +88,46 @@ def quantize(config: QuantizeConfig) -> Bundle:
 
 
 def write_graphs(bundle: Bundle, sources: Sequence[Path], targets: Sequence[Path], config: QuantizeConfig) -> str:
-    """Write the smaller graph of each fp32 graph; what was done: ``static``, ``dynamic`` or ``int4``.
+    """Write the smaller graph of each fp32 graph; what was done: ``static``, ``dynamic``, ``qdq`` or ``int4``.
 
     A decoder is quantised dynamically in any case: its products are of a few rows, and cost reading the weights.
 
     Raises:
-        UsageError: 4 bits for a Whisper model, or nothing to calibrate 4 bits on.
+        UsageError: a preset of CTC models for a Whisper model, or nothing to calibrate such a preset on.
         ManifestError, AudioError: from the speech to calibrate on.
     """
-    int4 = config.preset == "int4"
-    if int4 and bundle.engine != "ctc":
+    preset = config.preset
+    for_ctc = preset in ("qdq", "int4")
+    if for_ctc and bundle.engine != "ctc":
         raise UsageError(
-            f"{bundle.name} is a Whisper model: 4 bits are for CTC models; choose the preset static or dynamic"
+            f"{bundle.name} is a Whisper model: the preset {preset} is for CTC models; choose static or dynamic"
         )
-    files = find_calibration_files(config) if config.preset != "dynamic" else []
-    if config.preset != "dynamic" and not files:
-        if int4:
-            raise UsageError("the preset int4 needs speech to measure activations on: give a folder with --calibration")
+    files = find_calibration_files(config) if preset != "dynamic" else []
+    if preset != "dynamic" and not files:
+        if for_ctc:
+            raise UsageError(
+                f"the preset {preset} needs speech to measure activations on: give a folder with --calibration"
+            )
         logger.warning(
             "no speech to measure activations on (--calibration FOLDER): scales are taken at run time instead"
         )
     for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
-        with progress(f"quantising {source.name} to {PRECISIONS[config.preset]}"):
+        with progress(f"quantising {source.name} to {PRECISIONS[preset]}"):
             if files and number == 0:
-                feeds = make_feeds(files, bundle)
-                write_static_int8(
-                    source, target, feeds, reduce_range=config.reduce_range, int4=int4, threads=config.threads
-                )
+                _write_calibrated(source, target, make_feeds(files, bundle), config)
             else:
                 write_dynamic_int8(source, target, per_channel=config.per_channel, reduce_range=config.reduce_range)
-    return config.preset if files else "dynamic"
+    return preset if files else "dynamic"
+
+
+def _write_calibrated(
+    source: Path, target: Path, feeds: Iterator[dict[str, NDArray[Any]]], config: QuantizeConfig
+) -> None:
+    if config.preset == "qdq":
+        write_qdq_int8(source, target, feeds, reduce_range=config.reduce_range, threads=config.threads)
+        return
+    int4 = config.preset == "int4"
+    write_static_int8(source, target, feeds, reduce_range=config.reduce_range, int4=int4, threads=config.threads)
 
 
 def name_graph(name: str, precision: str) -> str:

@@ -17,7 +17,7 @@ class EvaluateConfig:
 
     manifest: Annotated[Path | None, "JSONL manifest with references (or give a dataset)"] = None
     model: Annotated[str | None, "bundle folder, checkpoint folder or hub id (default: the bundled model)"] = None
-    backend: Annotated[Backend, "which engine runs the model"] = "onnx_int8"
+    backend: Annotated[Backend, "which engine runs the model (auto: the best measured)"] = "auto"
     output_dir: Annotated[Path, "folder for predictions, scores and the report"] = Path("artifacts/evaluation")
     split: Annotated[str | None, "only this split (default: all of a manifest, test of a dataset)"] = None
     threads: Annotated[int | None, "threads (default: all cores)"] = None

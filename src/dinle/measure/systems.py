@@ -76,7 +76,7 @@ def load_candidate(model: str | None, backend: Backend, threads: int) -> Candida
         UsageError, BundleError, MissingExtraError: see :func:`dinle.load`.
     """
     recognizer = load(model, backend=backend, threads=threads)
-    files = find_model_files(model, backend)
+    files = find_model_files(model, recognizer.backend or backend)
     description = {
         "name": files.name,
         "backend": files.backend,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dinle.config import Backend
 from dinle.errors import BundleCorruptError, UsageError
 from dinle.recognize.bundle import BUNDLE_FILE, find_default_bundle, hash_file, read_bundle
-from dinle.recognize.load import PRECISIONS
+from dinle.recognize.load import PRECISIONS, choose_backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,7 @@ def find_model_files(model: str | Path | None, backend: Backend) -> ModelFiles:
     if backend == "pytorch":
         return _find_checkpoint_files(model)
     bundle = read_bundle(model if model is not None else find_default_bundle(), verify=False)
+    backend = choose_backend(bundle) if backend == "auto" else backend
     precision = PRECISIONS[backend]
     return ModelFiles(bundle.name, backend, str(bundle.folder), bundle.paths(precision), precision)
 

@@ -32,7 +32,7 @@ class Bundle:
         folder: where the files are.
         name: how the model is called in answers and reports.
         family: ``ctc``, ``whisper-ctc`` or ``whisper``.
-        files: precision (``fp32``, ``int8``) to the names of its graphs: one, or encoder and decoder.
+        files: precision (``fp32``, ``int8``, ``int8_qdq``, ``int4``) to the names of its graphs: one, or encoder and decoder.
         vocabulary: the tokens behind the V axis.
         engine: what runs the graphs: ``ctc`` or ``whisper``.
         frame_shift_s: seconds from one output frame to the next.
@@ -43,6 +43,8 @@ class Bundle:
         provenance: data and weights with ``what``, ``name``, ``source`` and ``licence``.
         scores: measured quality, by data set.
         gate: precision to the quality gate's verdict: ``status`` passed, refused or unmeasured, with figures.
+        choices: kind of processor (see :mod:`dinle.recognize.cpu`) to what was measured on it: ``backends``, the best first,
+            and the figures.
         min_window_s: what an encoder-decoder model hears at least: the clip, then silence.
         tail_s: silence after each clip for an encoder-decoder model.
         checkpoint: the torch weights to fine-tune from, relative to the folder (``None``: not included).
@@ -63,6 +65,7 @@ class Bundle:
     provenance: tuple[Mapping[str, str], ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     min_window_s: float = 0.0
     tail_s: float = 0.0
     checkpoint: str | None = None
@@ -86,6 +89,10 @@ class Bundle:
                 "use another precision, or quantise again with other settings"
             )
         return tuple(self.folder / name for name in self.files[precision])
+
+    def has(self, precision: str) -> bool:
+        """Whether the bundle has a graph of this precision that its quality gate did not refuse."""
+        return precision in self.files and self.gate.get(precision, {}).get("status") != "refused"
 
     @property
     def file_names(self) -> list[str]:
@@ -143,7 +150,7 @@ def _parse_bundle(folder: Path, path: Path) -> Bundle:
         if data["format"] not in READABLE_FORMATS:
             known = " and ".join(map(str, READABLE_FORMATS))
             raise BundleCorruptError(f"{path} has format {data['format']}; this version of dinle reads format {known}")
-        data = {"engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0} | data  # what format 1 does not say
+        data = {"engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0, "choices": {}} | data  # what older ones do not say
         if data["engine"] not in VOCABULARIES:
             known = " and ".join(VOCABULARIES)
             raise BundleCorruptError(f"{path} names the engine {data['engine']!r}; this version of dinle has {known}")
@@ -165,7 +172,7 @@ def _parse_bundle(folder: Path, path: Path) -> Bundle:
 
 _PLAIN_FIELDS = (
     "name", "family", "engine", "frame_shift_s", "frame_offset_s", "sample_rate_hz", "max_seconds", "min_window_s", "tail_s",
-    "text_rules", "scores", "gate", "checkpoint", "sha256",
+    "text_rules", "scores", "gate", "choices", "checkpoint", "sha256",
 )  # fmt: skip
 VOCABULARIES: Mapping[str, type[Vocabulary | WhisperVocabulary]] = {"ctc": Vocabulary, "whisper": WhisperVocabulary}
 

@@ -85,6 +85,11 @@ def check_names(session: Any, path: Path, inputs: list[str], outputs: list[str])
         BundleCorruptError: with both lists.
     """
     found = [[node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())]
+    check_port_names(found, path, inputs, outputs)
+
+
+def check_port_names(found: list[list[str]], path: Path, inputs: list[str], outputs: list[str]) -> None:
+    """As :func:`check_names`, for the names of inputs and outputs that any runtime found."""
     if found != [inputs, outputs]:
         raise BundleCorruptError(
             f"{path} has the inputs {', '.join(found[0])} and the outputs {', '.join(found[1])}; expected "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from dinle.errors import BundleCorruptError, MissingExtraError, UsageError
+from dinle.errors import BundleCorruptError, MissingExtraError, PrecisionUnavailableError, UsageError
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, find_default_bundle, read_bundle
-from dinle.recognize.engine import OnnxEngine
+from dinle.recognize.cpu import find_cpu_kind
+from dinle.recognize.engine import Engine, OnnxEngine
+from dinle.recognize.openvino_engine import OpenVinoEngine
 from dinle.recognize.recognizer import BACKENDS, CtcRecognizer, Recognizer
 from dinle.recognize.whisper import WhisperRecognizer, WindowRules
 from dinle.recognize.whisper_engine import OnnxWhisperEngine
@@ -20,23 +23,25 @@ if TYPE_CHECKING:
     from dinle.config import Backend
 
 MAX_THREADS = 1024  # onnxruntime starts all that it is asked for; a machine with more is not known
-PRECISIONS = {"onnx_int8": "int8", "onnx_int4": "int4", "onnx": "fp32"}
+PRECISIONS = {"onnx_int8": "int8", "onnx_int4": "int4", "onnx": "fp32", "openvino": "int8_qdq"}
+WITHOUT_CHOICE: tuple[Backend, ...] = ("onnx_int8", "onnx", "onnx_int4", "openvino")  # onnxruntime is always here
 MAX_WINDOW_S = 30.0  # what Whisper has positions for
 GRAPHS = {"ctc": 1, "whisper": 2}
 
 
-def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", threads: int | None = None) -> Recognizer:
+def load(model: str | Path | None = None, *, backend: Backend = "auto", threads: int | None = None) -> Recognizer:
     """Load a model.
 
     Args:
         model: a bundle folder; for ``pytorch`` also a checkpoint folder or a hub id. ``None``: the bundled model.
-        backend: ``onnx_int8``, ``onnx_int4``, ``onnx`` or ``pytorch`` (needs the extra ``train``).
+        backend: ``auto`` (see :func:`choose_backend`), ``onnx_int8``, ``onnx_int4``, ``onnx``, ``openvino`` (needs the extra
+            ``openvino``) or ``pytorch`` (needs the extra ``train``).
         threads: threads of the engine (default: all cores).
 
     Raises:
         UsageError: an unknown backend, or fewer than one thread or more than any machine has.
         BundleNotFoundError, BundleCorruptError, PrecisionUnavailableError: see :mod:`dinle.recognize.bundle`.
-        MissingExtraError: the backend ``pytorch`` without torch.
+        MissingExtraError: a backend whose package is not installed.
     """
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
@@ -45,7 +50,28 @@ def load(model: str | Path | None = None, *, backend: Backend = "onnx_int8", thr
     if backend == "pytorch":
         return _load_torch(model, threads)
     bundle = read_bundle(model if model is not None else find_default_bundle())
-    return make_recognizer(open_engine(bundle, PRECISIONS[backend], threads), bundle, bundle.name)
+    backend = choose_backend(bundle) if backend == "auto" else backend
+    engine = open_engine(bundle, backend, threads)
+    return make_recognizer(engine, bundle, bundle.name, backend=backend)
+
+
+def choose_backend(bundle: Bundle) -> Backend:
+    """The backend that was measured to be the best on this kind of processor (``dinle benchmark --precisions all``).
+
+    Where nothing was measured: int8 in onnxruntime, or what the bundle has instead. What the bundle lacks, what its quality
+    gate refused and what is not installed is passed over.
+
+    Raises:
+        PrecisionUnavailableError: the bundle has nothing that can be loaded.
+    """
+    measured = bundle.choices.get(find_cpu_kind(), {}).get("backends", [])
+    for backend in (*(each for each in measured if each in PRECISIONS), *WITHOUT_CHOICE):
+        if bundle.has(PRECISIONS[backend]) and (backend != "openvino" or find_spec("openvino") is not None):
+            return cast("Backend", backend)
+    raise PrecisionUnavailableError(
+        f"the bundle {bundle.name} at {bundle.folder} has no graph that can be loaded here, only "
+        f"{', '.join(bundle.files) or 'none'}: make one with dinle export and dinle quantize"
+    )
 
 
 def _load_torch(model: str | Path | None, threads: int | None) -> Recognizer:
@@ -55,7 +81,7 @@ def _load_torch(model: str | Path | None, threads: int | None) -> Recognizer:
     except ModuleNotFoundError as error:
         raise MissingExtraError("train", error.name or "torch") from error
     engine = torch_engine.open_torch_engine(checkpoint, threads)
-    return make_recognizer(engine, engine, name)
+    return make_recognizer(engine, engine, name, backend="pytorch")
 
 
 def _find_checkpoint(model: str | Path | None) -> tuple[str, str]:
@@ -66,13 +92,19 @@ def _find_checkpoint(model: str | Path | None) -> tuple[str, str]:
     if bundle.checkpoint_dir is None:
         raise UsageError(
             f"the bundle {bundle.name} at {bundle.folder} holds no torch checkpoint; "
-            "give the checkpoint's folder or hub id, or use the backend onnx_int8"
+            "give the checkpoint's folder or hub id, or use the backend auto"
         )
     return bundle.name, str(bundle.checkpoint_dir)
 
 
-def make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognizer:
+def make_recognizer(engine: Any, geometry: Bundle | Any, name: str, *, backend: Backend | None = None) -> Recognizer:
     """A recogniser around an engine, with the vocabulary and the geometry of its bundle or torch engine."""
+    recognizer = _make_recognizer(engine, geometry, name)
+    recognizer.backend = backend
+    return recognizer
+
+
+def _make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognizer:
     if isinstance(geometry.vocabulary, WhisperVocabulary):
         window = WindowRules(
             min_s=geometry.min_window_s,
@@ -91,27 +123,39 @@ def make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recognize
     )
 
 
-def open_engine(bundle: Bundle, precision: str, threads: int | None) -> OnnxEngine | OnnxWhisperEngine:
-    """The engine that a bundle names, with the graphs of one precision.
+def open_engine(bundle: Bundle, backend: Backend, threads: int | None) -> Engine | OnnxWhisperEngine:
+    """The engine of a backend, with the bundle's graphs for it.
 
     Raises:
+        UsageError: OpenVINO for a Whisper model.
         BundleCorruptError, PrecisionUnavailableError: see :mod:`dinle.recognize.bundle`.
+        MissingExtraError: OpenVINO is not installed.
     """
-    return open_graphs(bundle, bundle.paths(precision), threads)
+    if backend != "openvino":
+        return open_graphs(bundle, bundle.paths(PRECISIONS[backend]), threads)
+    if bundle.engine != "ctc":
+        raise UsageError(f"{bundle.name} is a Whisper model: the backend openvino runs CTC models; choose onnx_int8")
+    paths = bundle.paths(PRECISIONS[backend])
+    _check_count(bundle, paths)
+    return OpenVinoEngine(paths[0], threads)
 
 
-def open_graphs(bundle: Bundle, paths: Sequence[Path], threads: int | None) -> OnnxEngine | OnnxWhisperEngine:
-    """The engine that a bundle names, with these graphs.
+def open_graphs(bundle: Bundle, paths: Sequence[Path], threads: int | None) -> Engine | OnnxWhisperEngine:
+    """The engine that a bundle names, with these graphs, in onnxruntime.
 
     Raises:
         BundleCorruptError: their number is not the engine's, or they cannot be read.
     """
+    _check_count(bundle, paths)
+    if bundle.engine == "whisper":
+        return OnnxWhisperEngine(paths[0], paths[1], threads)
+    return OnnxEngine(paths[0], threads)
+
+
+def _check_count(bundle: Bundle, paths: Sequence[Path]) -> None:
     count = GRAPHS[bundle.engine]
     if len(paths) != count:
         raise BundleCorruptError(
             f"the bundle {bundle.name} at {bundle.folder} has {len(paths)} graphs for one precision; its engine "
             f"{bundle.engine} takes {count}: export it again"
         )
-    if bundle.engine == "whisper":
-        return OnnxWhisperEngine(paths[0], paths[1], threads)
-    return OnnxEngine(paths[0], threads)

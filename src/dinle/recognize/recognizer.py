@@ -37,10 +37,14 @@ class Recognizer(ABC):
 
     Args:
         name: reported in transcripts.
+
+    Attributes:
+        backend: which engine runs it, where it was loaded by :func:`dinle.load`.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.backend: Backend | None = None
 
     @abstractmethod
     def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:

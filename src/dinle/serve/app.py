@@ -84,7 +84,7 @@ def create_app(
     async def run_service(app: FastAPI) -> AsyncIterator[None]:
         ready = await run_sync(prepare_recognizer, recognizer, settings)
         limits = AudioLimits(max_bytes=settings.max_bytes, max_seconds=settings.max_seconds)
-        app.state.service = Service(ready, scheduler, limits, settings.backend)
+        app.state.service = Service(ready, scheduler, limits, ready.backend or settings.backend)
         yield
 
     app = FastAPI(

@@ -19,7 +19,7 @@ class ServeConfig:
     ] = None
     backend: Annotated[
         Backend | None,
-        "which engine runs the model, see ASR_BACKEND (default: onnx_int8)",
+        "which engine runs the model, see ASR_BACKEND (default: auto)",
     ] = None
     threads: Annotated[int | None, "threads of one inference, see ASR_THREADS (default: cores / workers)"] = None
     workers: Annotated[int | None, "inferences side by side, see ASR_WORKERS (default: 2)"] = None

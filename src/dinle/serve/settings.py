@@ -23,7 +23,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     backend: Backend = Field(
-        default="onnx_int8", description="which engine runs the model: onnx_int8, onnx_int4, onnx or pytorch"
+        default="auto",
+        description="which engine runs the model: auto (the best measured), onnx_int8, onnx_int4, onnx, openvino or pytorch",
     )
     model_dir: str | None = Field(
         default=None,
