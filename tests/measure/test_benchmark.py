@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dinle.errors import AudioError, BundleNotFoundError, UsageError
-from dinle.measure.benchmark import benchmark, find_commit, find_models, summarize_report
+from dinle.measure.backends import find_models
+from dinle.measure.benchmark import benchmark, find_commit, summarize_report
 from dinle.measure.benchmark_report import render_benchmark
 from dinle.measure.config import BenchmarkConfig
 from dinle.measure.probe import Footprint, measure_footprint, read_memory
@@ -111,7 +112,7 @@ def test_graphs_are_taken_for_what_their_bundle_says(tmp_path: Path) -> None:
 
 def test_without_flags_the_bundled_model_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write_level_bundle(tmp_path / "model")
-    monkeypatch.setattr("dinle.measure.benchmark.find_default_bundle", lambda: bundle.folder)
+    monkeypatch.setattr("dinle.measure.backends.find_default_bundle", lambda: bundle.folder)
     assert [model.backend for model in find_models(BenchmarkConfig())] == ["onnx", "onnx_int8"]
     write_bundle(replace(bundle, files={"int8": ("model_int8.onnx",)}))
     assert [model.backend for model in find_models(BenchmarkConfig())] == ["onnx_int8"]

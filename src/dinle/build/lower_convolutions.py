@@ -62,15 +62,20 @@ def lower_convolutions(graph: ir.Graph) -> int:
 def _cut_windows(writer: GraphWriter, conv: ir.Node, size: int, stride: int) -> ir.Value:
     """The padded windows (B, T', K, C) that a convolution over (B, C, T) sees."""
     source = writer.add("Transpose", conv.inputs[0], perm=CHANNELS_LAST)
+    length = writer.add("Shape", source, start=1, end=2)
     left, right = read_integers(conv, "pads", (0, 0))
     if left or right:
         source = writer.add("Pad", source, writer.integers(0, left, 0, 0, right, 0), mode="constant")
-    return gather_windows(writer, source, size, stride, axis=1)
+        length = writer.add(
+            "Add", length, writer.integers(left + right)
+        )  # of the source: nobody needs its padding in fp32
+    return gather_windows(writer, source, length, size, stride, axis=1)
 
 
-def gather_windows(writer: GraphWriter, source: ir.Value, size: int, stride: int, *, axis: int) -> ir.Value:
-    """Windows of an axis: (..., T, C) -> (..., T', K, C), T' = (T - K) // stride + 1."""
-    length = writer.add("Shape", source, start=axis, end=axis + 1)
+def gather_windows(
+    writer: GraphWriter, source: ir.Value, length: ir.Value, size: int, stride: int, *, axis: int
+) -> ir.Value:
+    """Windows of an axis of this length (1,): (..., T, C) -> (..., T', K, C), T' = (T - K) // stride + 1."""
     fits = writer.add("Sub", length, writer.integers(size - stride))
     count = writer.add("Squeeze", writer.add("Div", fits, writer.integers(stride)))
     zero, one = writer.constant(0, np.int64), writer.constant(1, np.int64)
@@ -127,7 +132,9 @@ def _multiply_groups(writer: GraphWriter, conv: ir.Node, weight: NDArray[np.floa
     source = writer.add("Pad", source, writer.integers(0, left, 0, 0, right + shared - 1, 0), mode="constant")
     parted = writer.add("Reshape", source, writer.integers(0, 0, groups, channels))
     parted = writer.add("Transpose", parted, perm=HEADS_FIRST)
-    windows = gather_windows(writer, parted, size + shared - 1, shared, axis=2)
+    length = writer.add("Shape", conv.inputs[0], start=2, end=3)
+    whole = writer.add("Add", length, writer.integers(left + right + shared - 1))
+    windows = gather_windows(writer, parted, whole, size + shared - 1, shared, axis=2)
     flat = writer.add("Reshape", windows, writer.integers(0, 0, 0, (size + shared - 1) * channels))
     # (G, K, C, O) is stored; the product takes the shifted copies
     kernel = weight.reshape(groups, each, channels, size).transpose(0, 3, 2, 1)
@@ -136,7 +143,6 @@ def _multiply_groups(writer: GraphWriter, conv: ir.Node, weight: NDArray[np.floa
     product = writer.add("MatMul", flat, matrix)
     frames = writer.add("Reshape", product, writer.integers(0, 0, -1, each))
     merged = writer.add("Reshape", writer.add("Transpose", frames, perm=HEADS_FIRST), writer.integers(0, 0, outputs))
-    length = writer.add("Shape", conv.inputs[0], start=2, end=3)
     end = writer.add("Add", length, writer.integers(left + right - size + 1))
     return writer.add("Slice", merged, writer.integers(0), end, writer.integers(1))
 

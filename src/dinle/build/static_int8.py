@@ -27,6 +27,7 @@ from dinle.build.activations import (
     quantize_weight,
     smooth_products,
 )
+from dinle.build.chunking import chunk_layers
 from dinle.build.dynamic_int8 import store_half_constants
 from dinle.build.graph_tools import CONTRIB, GraphWriter, take_bias
 from dinle.build.int4 import write_int4_product
@@ -78,6 +79,9 @@ def write_static_int8(
     seen = observe(model, list_sources(products), feeds, threads)
     smooth_products(model.graph, products, seen)
     quantize_products(model, seen, limit=SEVEN_BITS if reduce_range else EIGHT_BITS)
+    chunk_layers(model.graph)
+    RemoveUnusedNodesPass()(model)
+    model.graph.sort()
     proto = ir.to_proto(model)
     store_half_constants(proto)
     onnx.save(proto, target)

@@ -6,42 +6,42 @@ import json
 import os
 import subprocess
 import time
-from importlib.util import find_spec
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dinle.errors import UsageError
+from dinle.measure.backends import LABELS, find_models, open_model
 from dinle.measure.benchmark_report import write_benchmark_report
+from dinle.measure.openvino_peer import quantize_plainly
+from dinle.measure.precisions import measure_precisions, write_choice
 from dinle.measure.probe import measure_footprint
+from dinle.measure.throughput import measure_throughput
 from dinle.measure.timing import SETTLE_S, Timings, measure_speedup, summarize, time_interleaved
-from dinle.measure.weights import ModelFiles, find_model_files
 from dinle.measure.wer import count_errors, pool
 from dinle.progress import progress
 from dinle.recognize.audio import SAMPLE_RATE_HZ, decode_audio
-from dinle.recognize.bundle import BUNDLE_FILE, find_default_bundle, read_bundle
-from dinle.recognize.load import PRECISIONS, load
+from dinle.recognize.load import PRECISIONS
 from dinle.run import describe_machine, write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from dinle.config import Backend
     from dinle.measure.config import BenchmarkConfig
     from dinle.measure.probe import Footprint
+    from dinle.measure.weights import ModelFiles
     from dinle.recognize.audio import Waveform
     from dinle.recognize.recognizer import Recognizer
 
-LABELS: Mapping[Backend, str] = {
-    "pytorch": "PyTorch fp32",
-    "onnx": "ONNX fp32",
-    "onnx_int8": "ONNX INT8",
-    "onnx_int4": "ONNX INT4",
-}
 _MB, _MIB = 1e6, 2**20
 
 
 def benchmark(config: BenchmarkConfig) -> Path:
     """Measure PyTorch, ONNX and ONNX INT8 (those that are given) on the same clip with the same number of threads.
+
+    With ``precisions``: every precision of a bundle, by threads and with what it loses in WER; what came out best is
+    written into the bundle. With ``peer``: plain OpenVINO and NNCF in the same turns.
 
     Load time and peak memory come from a fresh process for each backend; latency from all of them in one process, in
     turns, from the decoded waveform to the text.
@@ -53,6 +53,7 @@ def benchmark(config: BenchmarkConfig) -> Path:
         UsageError: a graph that is not what its flag says, no such clip, or fewer than one run or thread.
         AudioError: the clip cannot be read.
         BundleError, HubUnreachableError: a model cannot be found or loaded.
+        MissingExtraError: a package that a backend or the peer needs is not installed.
     """
     started = time.monotonic()
     threads = config.threads if config.threads is not None else os.cpu_count() or 1
@@ -62,24 +63,54 @@ def benchmark(config: BenchmarkConfig) -> Path:
         )
     if not config.audio_path.is_file():
         raise UsageError(f"there is no clip {config.audio_path}; give a recording with --audio_path")
-    models = find_models(config)
-    report = measure_report(models, config, threads)
+    with find_all_models(config) as models:
+        report = measure_report(models, config, threads)
     path = config.report_path
     path.parent.mkdir(parents=True, exist_ok=True)
     run_name = f"{path.stem}_run.json"
     (path.parent / run_name).unlink(missing_ok=True)
     find_json(path).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     write_benchmark_report(path, report)
+    if config.precisions and config.write_choice:
+        write_choice(find_bundle(models), report)
     write_run(
         path.parent,
         stage="benchmark",
         config=config,
         seconds=time.monotonic() - started,
-        inputs={"clip": config.audio_path, **{f"{m.backend}_{file.name}": file for m in models for file in m.files}},
+        inputs={"clip": config.audio_path, **list_inputs(models)},
         results=summarize_report(report),
         name=run_name,
     )
     return path
+
+
+@contextmanager
+def find_all_models(config: BenchmarkConfig) -> Iterator[list[ModelFiles]]:
+    """Those of :func:`dinle.measure.backends.find_models`, and the peer's, whose files last as long as the context."""
+    models = find_models(config)
+    with TemporaryDirectory(prefix="dinle-peer-") as folder:
+        if config.peer is not None:
+            with progress("quantising with NNCF"):
+                models.append(quantize_plainly(find_bundle(models), Path(folder)))
+        yield models
+
+
+def find_bundle(models: list[ModelFiles]) -> str:
+    """The bundle that is measured: the source of fp32 in onnxruntime, or of another graph.
+
+    Raises:
+        UsageError: only a checkpoint is measured.
+    """
+    sources = {model.backend: model.source for model in models if model.backend in PRECISIONS}
+    if not sources:
+        raise UsageError("only PyTorch is measured; give a bundle too, with --model or --onnx_path")
+    return sources.get("onnx") or next(iter(sources.values()))
+
+
+def list_inputs(models: list[ModelFiles]) -> dict[str, Path]:
+    """The files that were measured, by backend and name; the peer's are gone."""
+    return {f"{model.backend}_{file.name}": file for model in models for file in model.files if file.is_file()}
 
 
 def measure_report(models: list[ModelFiles], config: BenchmarkConfig, threads: int) -> dict[str, Any]:
@@ -87,7 +118,7 @@ def measure_report(models: list[ModelFiles], config: BenchmarkConfig, threads: i
     waveform = decode_audio(config.audio_path)
     load_average = os.getloadavg()[0]
     measured = measure_models(models, waveform, config, threads)
-    return {
+    report: dict[str, Any] = {
         "conditions": {
             "clip": str(config.audio_path),
             "clip_s": len(waveform) / SAMPLE_RATE_HZ,
@@ -102,6 +133,12 @@ def measure_report(models: list[ModelFiles], config: BenchmarkConfig, threads: i
         "baseline": LABELS[models[0].backend],
         "backends": measured,
     }
+    if config.precisions:
+        latency = {one["backend"]: one["latency"] for one in measured}
+        report["precisions"] = measure_precisions(models, waveform, config, threads, latency)
+        best = next(iter(report["precisions"]["ranking"]), models[0].backend)
+        report["throughput"] = measure_throughput(next(model for model in models if model.backend == best), waveform)
+    return report
 
 
 def find_json(report_path: Path) -> Path:
@@ -127,52 +164,6 @@ def summarize_report(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def find_models(config: BenchmarkConfig) -> list[ModelFiles]:
-    """The models to compare, slowest kind first; the first is the baseline of the speed-ups.
-
-    Without any in the config: those of the bundled model whose files and libraries are here.
-
-    Raises:
-        UsageError: a graph that is not what its flag says.
-        BundleError, HubUnreachableError: a model cannot be found.
-    """
-    models = []
-    if config.checkpoint_dir is not None:
-        models.append(find_model_files(config.checkpoint_dir, "pytorch"))
-    if config.onnx_path is not None:
-        models.append(_find_graph(config.onnx_path, "onnx"))
-    if config.onnx_int8_path is not None:
-        models.append(_find_graph(config.onnx_int8_path, "onnx_int8"))
-    return models or _find_bundled_models()
-
-
-def _find_graph(path: Path, backend: Backend) -> ModelFiles:
-    """A bundle's graph, given as its file or as the bundle's folder."""
-    if path.is_dir():
-        return find_model_files(path, backend)
-    if not path.is_file():
-        raise UsageError(f"there is no graph {path}; give model.onnx or model_int8.onnx inside a bundle")
-    if not (path.parent / BUNDLE_FILE).is_file():
-        raise UsageError(
-            f"{path} has no {BUNDLE_FILE} beside it, which names its vocabulary; make a bundle with dinle export"
-        )
-    bundle = read_bundle(path.parent, verify=False)
-    precision = PRECISIONS[backend]
-    if path.name not in bundle.files.get(precision, ()):
-        known = ", ".join(f"{' and '.join(files)} ({name})" for name, files in bundle.files.items())
-        raise UsageError(f"{path} is not the {precision} graph of its bundle, which holds {known}")
-    return find_model_files(path.parent, backend)
-
-
-def _find_bundled_models() -> list[ModelFiles]:
-    bundle = read_bundle(find_default_bundle(), verify=False)
-    backends: list[Backend] = []
-    if bundle.checkpoint_dir is not None and find_spec("torch") is not None:
-        backends.append("pytorch")
-    backends += [backend for backend in ("onnx", "onnx_int8") if PRECISIONS[backend] in bundle.files]
-    return [find_model_files(bundle.folder, backend) for backend in backends]
-
-
 def measure_models(
     models: list[ModelFiles], waveform: Waveform, config: BenchmarkConfig, threads: int
 ) -> list[dict[str, Any]]:
@@ -194,7 +185,7 @@ def measure_models(
         recognizers: dict[str, Recognizer] = {}
         for model in models:
             bar.update(description=f"benchmarking: loading {LABELS[model.backend]}")
-            recognizers[model.backend] = load(model.source, backend=model.backend, threads=threads)
+            recognizers[model.backend] = open_model(model.source, model.backend, threads)
             bar.advance()
         texts = {name: recognizer.transcribe(waveform).text for name, recognizer in recognizers.items()}
         bar.update(description="benchmarking: timed runs, in turns")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from dinle.markdown import format_machine, format_percent, format_table
-from dinle.measure.plots import plot_latency, plot_size_and_latency
+from dinle.measure.plots import plot_latency, plot_size_and_latency, plot_thread_latency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,7 @@ def write_benchmark_report(path: Path, report: Mapping[str, Any]) -> None:
         format_table(_list_header(report), _list_rows(report)),
         f"![latency of each run]({latency.name})",
         f"![size, latency and memory]({costs.name})",
+        *_format_precisions(path, report),
         "## Conditions",
         _format_conditions(report),
         _HOW_MEASURED.format(
@@ -58,6 +59,67 @@ def write_benchmark_report(path: Path, report: Mapping[str, Any]) -> None:
         format_table(("backend", "text"), [(one["label"], one["text"] or "(no words)") for one in report["backends"]]),
     ]
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _format_precisions(path: Path, report: Mapping[str, Any]) -> list[str]:
+    """The sections of ``--precisions``."""
+    if "precisions" not in report:
+        return []
+    table, throughput = report["precisions"], report["throughput"]
+    plot = path.with_name(f"{path.stem}_threads.png")
+    labels = {one["backend"]: one["label"] for one in report["backends"]}
+    plot_thread_latency(plot, table["latency"], labels, title="Latency by threads")
+    ranking = [labels[name] for name in table["ranking"]]
+    taken = (
+        f"`backend=auto` takes **{ranking[0]}** on processors of this kind" if ranking else "No precision may be taken"
+    )
+    policies = [(each["name"], f"{each['median_s']:.2f} s", f"{each['rtfx']:.1f}") for each in throughput["policies"]]
+    return [
+        "## Precisions",
+        format_table(*_list_precisions(report)),
+        f"{taken} (`{table['cpu_kind']}`); in order of speed: {', '.join(ranking) or 'none'}. {_describe_quality(table)}",
+        f"![latency by threads]({plot.name})",
+        "## Throughput",
+        (
+            f"{throughput['clips']} clips of {report['conditions']['clip_s']:.1f} s with {labels[throughput['backend']]} on "
+            f"{table['cores']} cores, {throughput['rounds']} rounds of each policy in turns; RTFx: seconds of sound in a second."
+        ),
+        format_table(("policy", "median", "RTFx"), policies),
+    ]
+
+
+def _list_precisions(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+    table = report["precisions"]
+    counts = [str(count) for count in table["thread_counts"]]
+    header = ("precision", "size", *(_count_threads(int(count)) for count in counts), "peak memory")
+    header += ("WER", "lost against fp32", "RTFx on the clips") if table["quality"] else ()
+    rows = []
+    for one in report["backends"]:
+        name = one["backend"]
+        row = [one["label"], f"{one['size_mb']:.1f} MB"]
+        row += [f"{1000 * table['latency'][count][name]['median_s']:.0f} ms" for count in counts]
+        row.append(f"{one['peak_memory_mb']:.0f} MB")
+        quality = table["quality"].get(name)
+        if quality:
+            low, high = (100 * bound for bound in quality["wer_loss_interval"])
+            row += [
+                format_percent(quality["wer"]),
+                f"{100 * quality['wer_loss']:+.2f} points [{low:+.2f}, {high:+.2f}]",
+            ]
+            row.append(f"{quality['rtfx']:.1f}")
+        rows.append(row)
+    return header, rows
+
+
+def _describe_quality(table: Mapping[str, Any]) -> str:
+    if not table["quality"]:
+        return "No manifest was given: what a precision loses in WER was not measured."
+    clips = next(iter(table["quality"].values()))["clips"]
+    return (
+        f"WER of normalised text on {clips} clips of `{table['manifest']}`, {100 * table['max_wer_loss']:.1f} points may be "
+        "lost; brackets: 95 % interval, paired bootstrap over clips. RTFx on the clips counts decoding the files, and for "
+        "OpenVINO the preparation for each new length."
+    )
 
 
 def render_benchmark(report: Mapping[str, Any]) -> Table:

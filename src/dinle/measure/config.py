@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from dinle.config import Arg, Backend
 
 Peer = Literal["faster-whisper"]
+EnginePeer = Literal["openvino-nncf"]
+Precision = Literal["all", "pytorch", "onnx", "onnx_int8", "onnx_int4", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -57,4 +59,15 @@ class BenchmarkConfig:
     threads: Annotated[int | None, "threads of every backend (default: all cores)"] = None
     report_path: Annotated[Path, "Markdown report; plots and JSON are written beside it"] = Path(
         "artifacts/benchmark_report.md"
+    )
+    precisions: Annotated[
+        tuple[Precision, ...], "the precision table of a bundle: these of its backends, or all that can run here"
+    ] = ()
+    model: Annotated[str | None, "its bundle folder (default: the bundled model)"] = None
+    manifest: Annotated[Path | None, "clips with references, to measure what a precision loses in WER"] = None
+    split: Annotated[str | None, "only this split of the manifest"] = None
+    max_wer_loss: Annotated[float, "loss of WER up to which a precision may be chosen (0.01 is one point)"] = 0.01
+    write_choice: Annotated[bool, "write the best choice for this processor into the bundle, for backend auto"] = True
+    peer: Annotated[EnginePeer | None, "another engine, in turns with ours on the same fp32 graph: openvino-nncf"] = (
+        None
     )

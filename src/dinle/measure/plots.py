@@ -23,8 +23,11 @@ DOTS_PER_INCH = 150
 PALETTE_SIZE = 128
 # Okabe and Ito's colours, which stay apart for colour-blind eyes: https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+VERMILION, SKY = "#D55E00", "#56B4E9"
 GREY, DARK = "#BBBBBB", "#333333"
-COLOURS = {"pytorch": ORANGE, "onnx": BLUE, "onnx_int8": GREEN, "onnx_int4": PURPLE}
+COLOURS = {
+    "pytorch": ORANGE, "onnx": BLUE, "onnx_int8": GREEN, "onnx_int4": PURPLE, "openvino": VERMILION, "openvino-nncf": SKY,
+}  # fmt: skip
 # Upper edges of the classes of clips by their WER; the last class is above 100 %.
 CLIP_EDGES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 MOST_CHANGE = 6  # word errors; larger changes are counted with this one
@@ -169,6 +172,35 @@ def plot_size_and_latency(path: Path, backends: Sequence[Mapping[str, Any]], *, 
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.grid(axis="x", color="0.9")
         axes.set_ylim(len(backends) - 0.5, -0.5)
+    _save(figure, path)
+
+
+def plot_thread_latency(
+    path: Path, latency: Mapping[str, Mapping[str, Mapping[str, float]]], labels: Mapping[str, str], *, title: str
+) -> None:
+    """Median latency of each backend by the number of threads: a group of bars for each backend.
+
+    Args:
+        path: PNG to write.
+        latency: ``latency`` of the benchmark's ``precisions``: threads to backend to figures.
+        labels: backend to what it is called, the first on top.
+        title: what the plot shows.
+    """
+    counts = sorted(latency, key=int)
+    figure, axes = _make_figure(title, height=1.3 + 0.3 * len(labels) * len(counts))
+    height = 0.8 / len(counts)
+    for row, count in enumerate(counts):
+        medians = [1000 * latency[count][name]["median_s"] for name in labels]
+        places = np.arange(len(labels)) + (row - (len(counts) - 1) / 2) * height
+        shade = 0.45 + 0.55 * (row + 1) / len(counts)
+        bars = axes.barh(places, medians, height=0.9 * height, color=[COLOURS[name] for name in labels], alpha=shade)
+        threads = f"{count} thread{'s' if int(count) > 1 else ''}"
+        axes.bar_label(bars, [f"{_format_number(one)} ms, {threads}" for one in medians], padding=3, fontsize="small")
+    axes.set_yticks(np.arange(len(labels)), list(labels.values()))
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.margins(x=0.2)
+    axes.set_xlabel("milliseconds from waveform to text, median")
+    axes.grid(axis="x", color="0.9")
     _save(figure, path)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PEAK_FIELD, _NOW_FIELD = "VmHWM:", "VmRSS:"
 _KIB = 1024
+LIBRARIES = {"pytorch": "dinle.build.torch_engine", "openvino": "openvino", "openvino-nncf": "openvino"}  # loaded late
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ def measure_footprint(model: ModelFiles, audio: Path, threads: int) -> Footprint
 def probe(request: dict[str, Any]) -> Footprint:
     """Do what :func:`measure_footprint` asks for, in this process."""
     started = time.perf_counter()
-    load = import_module("dinle.recognize.load").load
-    if request["backend"] == "pytorch":
-        import_module("dinle.build.torch_engine")
+    open_model = import_module("dinle.measure.backends").open_model
+    library = LIBRARIES.get(request["backend"])
+    if library is not None:
+        import_module(library)
     import_s = time.perf_counter() - started
     library_memory_bytes = read_memory()
     started = time.perf_counter()
-    recognizer = load(request["model"], backend=request["backend"], threads=request["threads"])
+    recognizer = open_model(request["model"], request["backend"], request["threads"])
     load_s = time.perf_counter() - started
     waveform = import_module("dinle.recognize.audio").decode_audio(Path(request["audio"]))
     started = time.perf_counter()

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dinle.config import Backend
 from dinle.errors import BundleCorruptError, UsageError
@@ -33,7 +33,7 @@ class ModelFiles:
     """
 
     name: str
-    backend: Backend
+    backend: Backend | Literal["openvino-nncf"]
     source: str
     files: tuple[Path, ...]
     stored_as: str
