@@ -161,6 +161,7 @@ def summarize_report(report: Mapping[str, Any]) -> dict[str, Any]:
             }
             for one in report["backends"]
         },
+        **({"choice": report["precisions"]["ranking"]} if "precisions" in report else {}),
     }
 
 

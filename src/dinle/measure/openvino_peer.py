@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -62,7 +63,7 @@ def quantize_plainly(source: str | Path, folder: Path) -> ModelFiles:
         PrecisionUnavailableError: the bundle has no fp32 graph.
     """
     for package in ("openvino", "nncf"):
-        if importlib.util.find_spec(package) is None:
+        if find_spec(package) is None:
             raise MissingExtraError("peers", package)
     bundle = read_bundle(source, verify=False)
     bundle.paths("fp32")
