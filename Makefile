@@ -1,5 +1,6 @@
 # demo: every step on a small data set    test: the whole suite    check: ruff, mypy, hadolint
 # serve: the service, kept running        bench: the committed reports, anew    loadtest: locust against a running service
+# bench-wav2vec2: every precision and other engines on the architecture of wav2vec2-base
 # embedded-model: the bundled models, from public weights and texts
 PYTHON ?= python3
 VENV   := .venv
@@ -7,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 HOST   ?= http://127.0.0.1:8000
 
-.PHONY: demo test check serve bench loadtest embedded-model clean
+.PHONY: demo test check serve bench bench-wav2vec2 loadtest embedded-model clean
 
 demo: $(READY)
 	$(BIN)/dinle demo
@@ -32,9 +33,21 @@ bench: $(READY)
 	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model models/dinle-ctc-tr \
 		--output_dir artifacts/evaluation_int8
 	$(BIN)/dinle compare artifacts/evaluation_fp32 artifacts/evaluation_int8 --output_dir artifacts/int8_against_fp32
-	$(BIN)/dinle benchmark --checkpoint_dir models/dinle-ctc-tr/checkpoint \
-		--onnx_path build-out/dinle-ctc-tr/model.onnx --onnx_int8_path build-out/dinle-ctc-tr/model_int8.onnx \
-		--audio_path samples/sample.wav --runs 30
+	$(BIN)/dinle quantize --bundle_dir build-out/dinle-ctc-tr --preset qdq
+	$(BIN)/dinle quantize --bundle_dir build-out/dinle-ctc-tr --preset int4
+	$(BIN)/dinle benchmark --checkpoint_dir models/dinle-ctc-tr/checkpoint --model build-out/dinle-ctc-tr --precisions all \
+		--manifest data/mini/manifest.jsonl --peers openvino-nncf ort-dynamic --audio_path samples/sample.wav --runs 30
+
+# Random weights: speed, size and memory do not hang on what a model has learnt; its text means nothing.
+WAV2VEC2 := build-out/wav2vec2-base
+bench-wav2vec2: $(READY)
+	$(BIN)/python scripts/random_wav2vec2.py $(WAV2VEC2)/checkpoint
+	$(BIN)/dinle export --checkpoint_dir $(WAV2VEC2)/checkpoint --onnx_dir $(WAV2VEC2)/bundle
+	$(BIN)/dinle quantize --bundle_dir $(WAV2VEC2)/bundle --preset qdq
+	$(BIN)/dinle quantize --bundle_dir $(WAV2VEC2)/bundle --preset int4
+	$(BIN)/dinle benchmark --checkpoint_dir $(WAV2VEC2)/checkpoint --model $(WAV2VEC2)/bundle --precisions all \
+		--peers openvino-nncf ort-dynamic --audio_path samples/sample.wav --repeat_to_s 10 --runs 15 \
+		--report_path artifacts/wav2vec2_base_report.md
 
 loadtest: $(READY)
 	$(BIN)/locust -f locust/locustfile.py --host $(HOST)

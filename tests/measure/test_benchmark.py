@@ -11,7 +11,7 @@ import pytest
 
 from dinle.errors import AudioError, BundleNotFoundError, UsageError
 from dinle.measure.backends import find_models
-from dinle.measure.benchmark import benchmark, find_commit, summarize_report
+from dinle.measure.benchmark import benchmark, find_commit, read_clip, summarize_report
 from dinle.measure.benchmark_report import render_benchmark
 from dinle.measure.config import BenchmarkConfig
 from dinle.measure.probe import Footprint, measure_footprint, read_memory
@@ -131,6 +131,17 @@ def test_a_clip_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clip.wav").write_bytes(b"not sound")
     with pytest.raises(AudioError):
         benchmark(BenchmarkConfig(onnx_path=bundle, audio_path=tmp_path / "clip.wav", report_path=tmp_path / "r.md"))
+
+
+def test_a_clip_can_be_made_as_long_as_is_asked_for(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.wav", "bir")
+    whole = read_clip(BenchmarkConfig(audio_path=tmp_path / "clip.wav"))
+    for seconds in (0.1, 3.0):
+        made = read_clip(BenchmarkConfig(audio_path=tmp_path / "clip.wav", repeat_to_s=seconds))
+        assert len(made) == 16_000 * seconds
+        np.testing.assert_array_equal(made, np.tile(whole, 10)[: len(made)])
+    with pytest.raises(UsageError, match=r"--repeat_to_s is 0\.0; expected the seconds"):
+        read_clip(BenchmarkConfig(audio_path=tmp_path / "clip.wav", repeat_to_s=0.0))
 
 
 def test_the_commit_is_that_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from dinle.errors import MissingExtraError, PrecisionUnavailableError, UsageErro
 from dinle.measure.backends import find_models, open_model
 from dinle.measure.benchmark import benchmark, find_bundle
 from dinle.measure.config import BenchmarkConfig
-from dinle.measure.openvino_peer import quantize_plainly
+from dinle.measure.engine_peers import quantize_plainly
 from dinle.measure.precisions import list_thread_counts, rank_backends
 from dinle.measure.probe import Footprint
 from dinle.measure.throughput import measure_throughput
@@ -31,6 +31,8 @@ from tests.measure.speech import write_clip, write_speech
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dinle.measure.config import EnginePeer
 
 FOOTPRINT = Footprint(import_s=1, load_s=0.5, first_s=0.1, library_memory_bytes=10**7, peak_memory_bytes=2 * 10**8)
 
@@ -147,19 +149,25 @@ def test_throughput_runs_as_many_clips_by_each_policy(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_peer_is_quantised_by_nncf_and_heard_behind_our_decoder(tmp_path: Path) -> None:
-    pytest.importorskip("nncf")
+@pytest.mark.parametrize(
+    ("peer", "package", "file", "operator"),
+    [
+        ("openvino-nncf", "nncf", "model_nncf.xml", b'type="FakeQuantize"'),
+        ("ort-dynamic", "onnx", "model_dynamic.onnx", b"MatMulInteger"),
+    ],
+)
+def test_a_peer_quantises_the_same_graph_and_is_heard_behind_our_decoder(
+    tmp_path: Path, peer: EnginePeer, package: str, file: str, operator: bytes
+) -> None:
+    pytest.importorskip(package)
     graph = write_small_graph(tmp_path, "wav2vec2-group")
     made = write_level_bundle(tmp_path / "model")
     graph.rename(made.folder / "model.onnx")
     write_bundle(replace(made, files={"fp32": ("model.onnx",)}))
-    (tmp_path / "peer").mkdir()
-    peer = quantize_plainly(made.folder, tmp_path / "peer")
-    assert (peer.backend, peer.stored_as, [file.name for file in peer.files]) == (
-        "openvino-nncf", "int8_nncf", ["model_nncf.xml", "model_nncf.bin"],
-    )  # fmt: skip
-    assert 'type="FakeQuantize"' in peer.files[0].read_text(encoding="utf-8")
-    ours, theirs = open_model(str(made.folder), "onnx", 1), open_model(str(tmp_path / "peer"), "openvino-nncf", 1)
+    files = quantize_plainly(made.folder, peer, tmp_path / "peer")
+    assert (files.backend, files.stored_as, files.files[0].name) == (peer, "int8", file)
+    assert operator in files.files[0].read_bytes()
+    ours, theirs = open_model(str(made.folder), "onnx", 1), open_model(str(tmp_path / "peer"), peer, 1)
     assert isinstance(ours, CtcRecognizer)
     assert isinstance(theirs, CtcRecognizer)
     (exact, frames), (rounded, _) = (each.engine.run(*make_batch(LENGTHS[:1])) for each in (ours, theirs))
@@ -170,12 +178,12 @@ def test_the_peer_is_quantised_by_nncf_and_heard_behind_our_decoder(tmp_path: Pa
 def test_the_peer_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write_level_bundle(tmp_path / "model")
     write_bundle(replace(bundle, files={"int8": ("model_int8.onnx",)}))
-    monkeypatch.setattr("dinle.measure.openvino_peer.find_spec", lambda name: None if name == "nncf" else object())
+    monkeypatch.setattr("dinle.measure.engine_peers.find_spec", lambda name: None if name == "nncf" else object())
     with pytest.raises(MissingExtraError, match=r"'nncf', which is not installed: pip install 'dinle\[peers\]'"):
-        quantize_plainly(bundle.folder, tmp_path)
-    monkeypatch.setattr("dinle.measure.openvino_peer.find_spec", lambda _name: object())
+        quantize_plainly(bundle.folder, "openvino-nncf", tmp_path)
+    monkeypatch.setattr("dinle.measure.engine_peers.find_spec", lambda _name: object())
     with pytest.raises(PrecisionUnavailableError, match="no fp32 graph"):
-        quantize_plainly(bundle.folder, tmp_path)
+        quantize_plainly(bundle.folder, "openvino-nncf", tmp_path)
 
 
 def test_only_a_checkpoint_is_no_bundle() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 from dinle.errors import UsageError
-from dinle.measure.openvino_peer import NNCF, open_plain
+from dinle.measure.engine_peers import DYNAMIC, ENGINES, NNCF, open_plain
 from dinle.measure.weights import ModelFiles, find_model_files
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, find_default_bundle, read_bundle
 from dinle.recognize.load import PRECISIONS, load
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dinle.config import Backend
-    from dinle.measure.config import BenchmarkConfig
+    from dinle.measure.config import BenchmarkConfig, EnginePeer
     from dinle.recognize.recognizer import Recognizer
 
-Peer = Literal["openvino-nncf"]
 LABELS: Mapping[str, str] = {
     "pytorch": "PyTorch fp32",
     "onnx": "ONNX fp32",
@@ -27,6 +26,7 @@ LABELS: Mapping[str, str] = {
     "onnx_int4": "ONNX INT4",
     "openvino": "OpenVINO INT8",
     NNCF: "plain OpenVINO + NNCF",
+    DYNAMIC: "classic dynamic INT8",
 }
 ORDER: tuple[Backend, ...] = ("pytorch", "onnx", "onnx_int8", "onnx_int4", "openvino")
 
@@ -97,12 +97,12 @@ def _can_run(bundle: Bundle, backend: Backend) -> bool:
     return bundle.has(PRECISIONS[backend])
 
 
-def open_model(source: str, backend: Backend | Peer, threads: int) -> Recognizer:
+def open_model(source: str, backend: Backend | EnginePeer, threads: int) -> Recognizer:
     """A recogniser of ours, or a peer's model of the same network behind our decoder.
 
     Raises:
         UsageError, BundleError, MissingExtraError: see :func:`dinle.load`.
     """
-    if backend == NNCF:
-        return open_plain(source, threads)
-    return load(source, backend=backend, threads=threads)
+    if backend in ENGINES:
+        return open_plain(source, cast("EnginePeer", backend), threads)
+    return load(source, backend=cast("Backend", backend), threads=threads)

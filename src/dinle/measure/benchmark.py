@@ -11,10 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dinle.errors import UsageError
 from dinle.measure.backends import LABELS, find_models, open_model
 from dinle.measure.benchmark_report import write_benchmark_report
-from dinle.measure.openvino_peer import quantize_plainly
+from dinle.measure.engine_peers import quantize_plainly
 from dinle.measure.precisions import measure_precisions, write_choice
 from dinle.measure.probe import measure_footprint
 from dinle.measure.throughput import measure_throughput
@@ -41,7 +43,7 @@ def benchmark(config: BenchmarkConfig) -> Path:
     """Measure PyTorch, ONNX and ONNX INT8 (those that are given) on the same clip with the same number of threads.
 
     With ``precisions``: every precision of a bundle, by threads and with what it loses in WER; what came out best is
-    written into the bundle. With ``peer``: plain OpenVINO and NNCF in the same turns.
+    written into the bundle. With ``peers``: other ways to int8 in the same turns.
 
     Load time and peak memory come from a fresh process for each backend; latency from all of them in one process, in
     turns, from the decoded waveform to the text.
@@ -53,7 +55,7 @@ def benchmark(config: BenchmarkConfig) -> Path:
         UsageError: a graph that is not what its flag says, no such clip, or fewer than one run or thread.
         AudioError: the clip cannot be read.
         BundleError, HubUnreachableError: a model cannot be found or loaded.
-        MissingExtraError: a package that a backend or the peer needs is not installed.
+        MissingExtraError: a package that a backend or a peer needs is not installed.
     """
     started = time.monotonic()
     threads = config.threads if config.threads is not None else os.cpu_count() or 1
@@ -87,12 +89,12 @@ def benchmark(config: BenchmarkConfig) -> Path:
 
 @contextmanager
 def find_all_models(config: BenchmarkConfig) -> Iterator[list[ModelFiles]]:
-    """Those of :func:`dinle.measure.backends.find_models`, and the peer's, whose files last as long as the context."""
+    """Those of :func:`dinle.measure.backends.find_models`, and the peers', whose files last as long as the context."""
     models = find_models(config)
     with TemporaryDirectory(prefix="dinle-peer-") as folder:
-        if config.peer is not None:
-            with progress("quantising with NNCF"):
-                models.append(quantize_plainly(find_bundle(models), Path(folder)))
+        for peer in config.peers:
+            with progress(f"quantising for {LABELS[peer]}"):
+                models.append(quantize_plainly(find_bundle(models), peer, Path(folder, peer)))
         yield models
 
 
@@ -109,13 +111,13 @@ def find_bundle(models: list[ModelFiles]) -> str:
 
 
 def list_inputs(models: list[ModelFiles]) -> dict[str, Path]:
-    """The files that were measured, by backend and name; the peer's are gone."""
+    """The files that were measured, by backend and name; the peers' are gone."""
     return {f"{model.backend}_{file.name}": file for model in models for file in model.files if file.is_file()}
 
 
 def measure_report(models: list[ModelFiles], config: BenchmarkConfig, threads: int) -> dict[str, Any]:
     """Measure the models and say under which conditions; what ``<stem>.json`` holds."""
-    waveform = decode_audio(config.audio_path)
+    waveform = read_clip(config)
     load_average = os.getloadavg()[0]
     measured = measure_models(models, waveform, config, threads)
     report: dict[str, Any] = {
@@ -139,6 +141,22 @@ def measure_report(models: list[ModelFiles], config: BenchmarkConfig, threads: i
         best = next(iter(report["precisions"]["ranking"]), models[0].backend)
         report["throughput"] = measure_throughput(next(model for model in models if model.backend == best), waveform)
     return report
+
+
+def read_clip(config: BenchmarkConfig) -> Waveform:
+    """The clip (S,), as long as it is asked for.
+
+    Raises:
+        UsageError: a length that is none.
+        AudioError: the clip cannot be read.
+    """
+    waveform = decode_audio(config.audio_path)
+    if config.repeat_to_s is None:
+        return waveform
+    samples = round(config.repeat_to_s * SAMPLE_RATE_HZ)
+    if samples < 1:
+        raise UsageError(f"--repeat_to_s is {config.repeat_to_s}; expected the seconds of a clip, such as 10")
+    return np.resize(waveform, samples)
 
 
 def find_json(report_path: Path) -> Path:
@@ -181,7 +199,7 @@ def measure_models(
         footprints = []
         for model in models:
             bar.update(description=f"benchmarking: {LABELS[model.backend]} in a process of its own")
-            footprints.append(measure_footprint(model, config.audio_path, threads))
+            footprints.append(measure_footprint(model, config.audio_path, threads, len(waveform)))
             bar.advance()
         recognizers: dict[str, Recognizer] = {}
         for model in models:

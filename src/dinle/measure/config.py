@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from dinle.config import Arg, Backend
 
 Peer = Literal["faster-whisper"]
-EnginePeer = Literal["openvino-nncf"]
+EnginePeer = Literal["openvino-nncf", "ort-dynamic"]
 Precision = Literal["all", "pytorch", "onnx", "onnx_int8", "onnx_int4", "openvino"]
 
 
@@ -54,6 +54,7 @@ class BenchmarkConfig:
     onnx_path: Annotated[Path | None, "fp32 graph: model.onnx inside a bundle"] = None
     onnx_int8_path: Annotated[Path | None, "int8 graph: model_int8.onnx inside a bundle"] = None
     audio_path: Annotated[Path, "the clip"] = Path("samples/sample.wav")
+    repeat_to_s: Annotated[float | None, "repeat the clip, or cut it, to so many seconds (default: as it is)"] = None
     runs: Annotated[int, "timed runs of each backend, interleaved"] = 10
     warmup: Annotated[int, "untimed runs of each backend first"] = 2
     threads: Annotated[int | None, "threads of every backend (default: all cores)"] = None
@@ -68,6 +69,7 @@ class BenchmarkConfig:
     split: Annotated[str | None, "only this split of the manifest"] = None
     max_wer_loss: Annotated[float, "loss of WER up to which a precision may be chosen (0.01 is one point)"] = 0.01
     write_choice: Annotated[bool, "write the best choice for this processor into the bundle, for backend auto"] = True
-    peer: Annotated[EnginePeer | None, "another engine, in turns with ours on the same fp32 graph: openvino-nncf"] = (
-        None
-    )
+    peers: Annotated[
+        tuple[EnginePeer, ...],
+        "other ways to int8 from the same fp32 graph, in turns with ours: openvino-nncf, ort-dynamic",
+    ] = ()

@@ -23,10 +23,11 @@ DOTS_PER_INCH = 150
 PALETTE_SIZE = 128
 # Okabe and Ito's colours, which stay apart for colour-blind eyes: https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-VERMILION, SKY = "#D55E00", "#56B4E9"
+VERMILION, SKY, YELLOW = "#D55E00", "#56B4E9", "#F0E442"
 GREY, DARK = "#BBBBBB", "#333333"
 COLOURS = {
     "pytorch": ORANGE, "onnx": BLUE, "onnx_int8": GREEN, "onnx_int4": PURPLE, "openvino": VERMILION, "openvino-nncf": SKY,
+    "ort-dynamic": YELLOW,
 }  # fmt: skip
 # Upper edges of the classes of clips by their WER; the last class is above 100 %.
 CLIP_EDGES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)

@@ -46,15 +46,21 @@ class Footprint:
     peak_memory_bytes: int
 
 
-def measure_footprint(model: ModelFiles, audio: Path, threads: int) -> Footprint:
-    """Load a model and transcribe one clip in a fresh process.
+def measure_footprint(model: ModelFiles, audio: Path, threads: int, samples: int | None = None) -> Footprint:
+    """Load a model and transcribe one clip, or ``samples`` of it (repeated where it is shorter), in a fresh process.
 
     The weights' files were usually read before and lie in the system's cache, so ``load_s`` leaves the disk out.
 
     Raises:
         UsageError: the process failed; the message ends with its last line.
     """
-    request = {"backend": model.backend, "model": model.source, "audio": str(audio), "threads": threads}
+    request = {
+        "backend": model.backend,
+        "model": model.source,
+        "audio": str(audio),
+        "threads": threads,
+        "samples": samples,
+    }
     command = [sys.executable, "-P", "-m", "dinle.measure.probe", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -76,6 +82,8 @@ def probe(request: dict[str, Any]) -> Footprint:
     recognizer = open_model(request["model"], request["backend"], request["threads"])
     load_s = time.perf_counter() - started
     waveform = import_module("dinle.recognize.audio").decode_audio(Path(request["audio"]))
+    if request["samples"] is not None:
+        waveform = import_module("numpy").resize(waveform, request["samples"])
     started = time.perf_counter()
     recognizer.transcribe(waveform)
     first_s = time.perf_counter() - started

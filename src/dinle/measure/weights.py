@@ -6,10 +6,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dinle.config import Backend
 from dinle.errors import BundleCorruptError, UsageError
+from dinle.measure.config import EnginePeer
 from dinle.recognize.bundle import BUNDLE_FILE, find_default_bundle, hash_file, read_bundle
 from dinle.recognize.load import PRECISIONS, choose_backend
 
@@ -33,7 +34,7 @@ class ModelFiles:
     """
 
     name: str
-    backend: Backend | Literal["openvino-nncf"]
+    backend: Backend | EnginePeer
     source: str
     files: tuple[Path, ...]
     stored_as: str
