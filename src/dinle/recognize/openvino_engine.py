@@ -45,11 +45,9 @@ class OpenVinoEngine:
         cores = os.cpu_count() or 1
         each = threads or cores
         streams = max(1, cores // each)
-        settings = {
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": streams * each,
-            "ENABLE_CPU_PINNING": False,  # two sessions would be pinned to the same cores
-        }
+        # All cores are taken in any case: OpenVINO pins its threads, which is a tenth faster, and from the first core on.
+        settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": streams * each}
+        settings |= {"NUM_STREAMS": streams} if streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
         try:
             self._model = openvino.Core().compile_model(str(path), "CPU", settings)
         except Exception as error:  # RuntimeError, and others by version
