@@ -97,6 +97,17 @@ def test_without_a_manifest_the_report_says_that_quality_is_unknown(root: Path) 
     assert read_bundle(root / "model").choices == before, "nothing is written when it was not asked for"
 
 
+def test_a_bundle_that_cannot_be_written_is_measured_all_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_bundle: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dinle.measure.precisions.write_bundle", refuse)
+    assert run(root).is_file()
+    assert "the choice was not written" in caplog.text
+
+
 def test_a_loss_needs_something_to_lose_against(root: Path, tmp_path: Path) -> None:
     bundle = write_level_bundle(tmp_path / "model")
     write_bundle(replace(bundle, files={"int8": ("model_int8.onnx",)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dinle.measure.weights import ModelFiles
     from dinle.recognize.audio import Waveform
     from dinle.recognize.recognizer import Recognizer
+
+logger = logging.getLogger(__name__)
 
 NORMALIZER = "tr"
 
@@ -138,7 +141,10 @@ def write_choice(source: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "wer_loss": {name: round(one["wer_loss"], 5) for name, one in table["quality"].items()},
     }
     bundle = read_bundle(source)
-    write_bundle(replace(bundle, choices={**bundle.choices, find_cpu_kind(): choice}))
+    try:
+        write_bundle(replace(bundle, choices={**bundle.choices, find_cpu_kind(): choice}))
+    except OSError as error:  # an installed package, or a folder that is mounted to be read
+        logger.warning("the choice was not written into %s: %s; the report has it", bundle.folder, error.strerror)
     return choice
 
 
