@@ -2,7 +2,7 @@
 
 The feature encoder's first layers have 32 000 and 16 000 rows for ten seconds of sound. As a whole, a layer writes 65 MB of
 fp32, reads them for the GELU, and again to round them; and onnxruntime's int8 product is a fourth slower on so many rows than
-on a thousand. Here a layer is a Scan over chunks of its rows, from the windows to the rounded output.
+on a thousand. Here a layer is a Scan over chunks of its rows, from its taps to the rounded frames.
 
 Shapes: B batch, T rows of a layer, N chunks, R rows of a chunk, K window, C channels.
 """
@@ -15,32 +15,35 @@ import numpy as np
 import onnx_ir as ir
 
 from dinle.build.graph_tools import GraphWriter, find_producer, make_name, read_constant, read_integer
+from dinle.build.row_int8 import FRAMES, LAYER, TAPS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Measured on 16 000 rows of 1 536 bytes (AVX-512 VNNI, 1 and 2 threads): 79 and 39 ms, as a whole 105 and 52; 250 to 2 000
 # are within a tenth of each other.
 MAX_ROWS = 1000
-HEADS_BEHIND_CHUNKS = (1, 0, 2, 3)
-ROW_BY_ROW = ("Reshape", "MatMul", "MatMulIntegerToFloat", "Add", "Mul", "LayerNormalization", "Gelu")
+CHUNKS_BEHIND_ROWS = (1, 0, 2, 3)
+ROW_BY_ROW = ("Add", "Mul", "LayerNormalization", "Gelu")
 
 
 def chunk_layers(graph: ir.Graph) -> int:
-    """Let the layers of windows be scanned in chunks, in place; how many there were.
+    """Let the layers of the feature encoder be scanned in chunks, in place; how many there were.
 
-    A layer begins with the windows of :func:`dinle.build.lower_convolutions.gather_windows`, or with a product of two
-    computed factors (the first convolution, whose weights hold a row's norm), and ends where its output is rounded.
+    A layer begins with the products of a convolution's taps (see :mod:`dinle.build.row_int8`), or with a product of two
+    computed factors (the first convolution, whose weights hold a row's norm), and ends where its frames are rounded.
     """
-    layers = [_follow(node) for node in graph if _begins_windows(node) or _begins_product(node)]
+    groups: dict[str, list[ir.Node]] = {}
+    for node in graph:
+        if LAYER in node.meta:
+            groups.setdefault(node.meta[LAYER], []).append(node)
+    starts = [nodes for name, nodes in groups.items() if name.startswith(TAPS)]
+    starts += [[node] for node in graph if _begins_product(node)]
+    layers = [_follow(start, groups) for start in starts]
     for layer in layers:
         if layer:
             _scan(graph, layer)
     return sum(bool(layer) for layer in layers)
-
-
-def _begins_windows(node: ir.Node) -> bool:
-    return node.op_type == "Gather" and read_integer(node, "axis", 0) == 1 and _read_windows(node) is not None
 
 
 def _begins_product(node: ir.Node) -> bool:
@@ -48,19 +51,21 @@ def _begins_product(node: ir.Node) -> bool:
     return computed and [use.node.op_type for use in _list_uses(node)] == ["Gelu"]
 
 
-def _follow(first: ir.Node) -> list[ir.Node]:
-    """The nodes from a layer's first to the one that rounds; empty where anything else hears what is between."""
-    layer = [first]
-    while len(uses := _list_uses(layer[-1])) == 1 and not layer[-1].outputs[0].is_graph_output():
-        node, place = uses[0].node, uses[0].idx
-        others = [value for number, value in enumerate(node.inputs) if number != place and value is not None]
-        if place != 0 or any(read_constant(value) is None for value in others):
+def _follow(start: list[ir.Node], groups: Mapping[str, list[ir.Node]]) -> list[ir.Node]:
+    """The nodes of a layer, those that round its frames last; empty where anything else hears what is between."""
+    layer = list(start)
+    while uses := _list_uses(layer[-1]):
+        names = {use.node.meta.get(LAYER) for use in uses}
+        name = names.pop()
+        if not names and name is not None and name.startswith(FRAMES):
+            return [*layer, *groups[name]]
+        node = uses[0].node
+        others = [value for value in node.inputs[1:] if value is not None]
+        if len(uses) > 1 or uses[0].idx != 0 or any(read_constant(value) is None for value in others):
             return []
-        layer.append(node)
-        if node.op_type == "QuantizeLinear":
-            return layer
         if node.op_type not in ROW_BY_ROW:
             return []
+        layer.append(node)
     return []
 
 
@@ -73,9 +78,9 @@ def _counts_rows(node: ir.Node) -> bool:
     return node.op_type == "Shape" and (read_integer(node, "start", 0), read_integer(node, "end", 0)) == (1, 2)
 
 
-def _read_windows(gather: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value] | None:
-    """Count, stride (a constant) and offsets (a constant (1, K)) of windows."""
-    add = find_producer(gather.inputs[1], "Add")
+def _read_windows(places: ir.Value | None) -> tuple[ir.Value, ir.Value, ir.Value] | None:
+    """Count, stride (a constant) and offsets (a constant (1, K)) behind the places of windows."""
+    add = find_producer(places, "Add")
     column = find_producer(add.inputs[0], "Unsqueeze") if add is not None else None
     starts = find_producer(column.inputs[0], "Mul") if column is not None else None
     numbers = find_producer(starts.inputs[0], "Range") if starts is not None else None
@@ -85,10 +90,10 @@ def _read_windows(gather: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value] | None
     return None if count is None or stride is None or offsets is None else (count, stride, offsets)
 
 
-def _scan(graph: ir.Graph, layer: Sequence[ir.Node]) -> None:
-    first, rounding = layer[0], layer[-1]
+def _scan(graph: ir.Graph, layer: list[ir.Node]) -> None:
+    first = layer[0]
     writer = GraphWriter(graph, first)
-    windows = _read_windows(first) if first.op_type == "Gather" else None
+    windows = _read_windows(first.inputs[0])
     if windows is not None:
         count, stride, offsets = windows
         count = writer.add("Reshape", count, writer.integers(1))
@@ -97,35 +102,51 @@ def _scan(graph: ir.Graph, layer: Sequence[ir.Node]) -> None:
         stride, offsets = writer.integers(1), None
     places = _cut_chunks(writer, count, stride, offsets)
     chunk = ir.Value(name=make_name(graph), type=ir.TensorType(ir.DataType.INT64))
-    out = rounding.outputs[0]
-    out.type = ir.TensorType(ir.DataType.UINT8)
-    users = [use for node in layer for use in node.outputs[0].uses() if use.node not in layer]
+    uses = [use for node in layer for use in node.outputs[0].uses() if use.node not in layer]
+    counters = [use for use in uses if _counts_rows(use.node)]
+    outputs = list(dict.fromkeys(node.outputs[0] for node in layer if _leaves(node, layer)))
     for node in layer:
         graph.remove(node)
     if windows is not None:
-        first.replace_input_with(1, chunk)
-        body_nodes = list(layer)
+        _replace(layer, first.inputs[0], chunk)
     else:
         rows = ir.node("Gather", [first.inputs[0], chunk], {"axis": 1}, outputs=[ir.Value(name=make_name(graph))])
         first.replace_input_with(0, rows.outputs[0])
-        body_nodes = [rows, *layer]
-    body = ir.Graph([chunk], [out], nodes=body_nodes, name=f"chunk_{out.name}", opset_imports=graph.opset_imports)
+        layer = [rows, *layer]
+    body = ir.Graph([chunk], outputs, nodes=layer, name=f"chunk_{chunk.name}", opset_imports=graph.opset_imports)
     for value in {id(value): value for node in layer for value in node.inputs if value is not None}.values():
         _take_over(graph, body, value, layer)
-    scanned = ir.node("Scan", [places], {"body": body, "num_scan_inputs": 1}, outputs=[ir.Value(name=make_name(graph))])
-    anchor = users[0].node
-    graph.insert_before(anchor, scanned)
-    behind = GraphWriter(graph, anchor)
-    rows_first = behind.add("Transpose", scanned.outputs[0], perm=HEADS_BEHIND_CHUNKS)  # (N, B, R, C) -> (B, N, R, C)
-    shape = behind.add("Shape", rows_first)
-    sizes = [behind.add("Gather", shape, behind.integers(place)) for place in (0, 3)]
-    joined = behind.add("Concat", sizes[0], behind.integers(-1), sizes[1], axis=0)
-    whole = behind.add("Reshape", rows_first, joined)
-    rows_alone = behind.add(
-        "Slice", whole, behind.integers(0), count, behind.integers(1)
-    )  # the last chunk is filled up
-    for user in users:
-        user.node.replace_input_with(user.idx, rows_alone)
+    body.sort()
+    made = [ir.Value(name=make_name(graph)) for _ in outputs]
+    graph.insert_before(uses[0].node, ir.node("Scan", [places], {"body": body, "num_scan_inputs": 1}, outputs=made))
+    behind = GraphWriter(graph, uses[0].node)
+    wholes = [_join_chunks(behind, chunks, count) for chunks in made]
+    for value, whole in zip(outputs, wholes, strict=True):
+        value.type = ir.TensorType(ir.DataType.UINT8 if find_producer(value, "Reshape") else ir.DataType.FLOAT)
+        _replace([use.node for use in uses if use not in counters], value, whole)
+    for use in counters:
+        use.node.replace_input_with(use.idx, wholes[0])
+
+
+def _leaves(node: ir.Node, layer: Sequence[ir.Node]) -> bool:
+    return any(use.node not in layer for use in _list_uses(node))
+
+
+def _replace(nodes: Iterable[ir.Node], old: ir.Value | None, new: ir.Value) -> None:
+    for node in nodes:
+        for place, value in enumerate(node.inputs):
+            if value is old:
+                node.replace_input_with(place, new)
+
+
+def _join_chunks(writer: GraphWriter, chunks: ir.Value, count: ir.Value) -> ir.Value:
+    """(N, B, R, C) -> (B, T, C): the last chunk was filled up."""
+    rows_first = writer.add("Transpose", chunks, perm=CHUNKS_BEHIND_ROWS)
+    shape = writer.add("Shape", rows_first)
+    sizes = [writer.add("Gather", shape, writer.integers(place)) for place in (0, 3)]
+    joined = writer.add("Concat", sizes[0], writer.integers(-1), sizes[1], axis=0)
+    whole = writer.add("Reshape", rows_first, joined)
+    return writer.add("Slice", whole, writer.integers(0), count, writer.integers(1))
 
 
 def _cut_chunks(writer: GraphWriter, count: ir.Value, stride: ir.Value, offsets: ir.Value | None) -> ir.Value:
@@ -153,7 +174,4 @@ def _take_over(graph: ir.Graph, body: ir.Graph, value: ir.Value, layer: Sequence
         return
     copy = ir.Value(name=make_name(graph), const_value=value.const_value)
     body.register_initializer(copy)
-    for node in layer:
-        for place, each in enumerate(node.inputs):
-            if each is value:
-                node.replace_input_with(place, copy)
+    _replace(layer, value, copy)

@@ -21,15 +21,19 @@ class GraphWriter:
     Args:
         graph: the graph.
         anchor: new nodes are put before it.
+        note: key and value that new nodes carry in their ``meta``.
     """
 
-    def __init__(self, graph: ir.Graph, anchor: ir.Node) -> None:
+    def __init__(self, graph: ir.Graph, anchor: ir.Node, note: tuple[str, str] | None = None) -> None:
         self.graph = graph
         self._anchor = anchor
+        self._note = note
 
     def add(self, op: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """A node of one output; the output."""
         node = ir.node(op, inputs, attributes=attributes, domain=domain, outputs=[ir.Value(name=make_name(self.graph))])
+        if self._note is not None:
+            node.meta[self._note[0]] = self._note[1]
         self.graph.insert_before(self._anchor, node)
         return node.outputs[0]
 

@@ -33,6 +33,7 @@ from dinle.build.graph_tools import CONTRIB, GraphWriter, take_bias
 from dinle.build.int4 import write_int4_product
 from dinle.build.lower_convolutions import SHIFTED
 from dinle.build.lowering import lower_graph
+from dinle.build.row_int8 import Frames, round_frames, wants_rows, write_row_product
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -100,9 +101,15 @@ def quantize_products(model: ir.Model, seen: Mapping[str, Seen], *, limit: int =
     """
     graph = model.graph
     quantised: dict[str, Activation] = {}
+    frames: dict[str, Frames] = {}
     products = find_products(graph)
     for product in products:
         name = product.source.name or ""
+        if wants_rows(product):
+            if name not in frames:
+                frames[name] = round_frames(graph, product)
+            write_row_product(graph, product, frames[name], limit)
+            continue
         if name not in quantised:
             quantised[name] = _quantize_source(graph, product, *seen[name].choose_range())
         outliers = seen[name].find_outliers() if product.by_channel else []
