@@ -102,8 +102,9 @@ def test_int8_that_loses_is_refused_kept_and_not_loaded(bundle: Bundle, manifest
     assert refused.gate["int8"]["wer"]["int8"] > 0.5
     assert (bundle.folder / "model_int8.onnx").is_file()
     with pytest.raises(PrecisionUnavailableError, match=r"refused the int8 graph .* points of WER"):
-        load(bundle.folder)
-    assert load(bundle.folder, backend="onnx").transcribe(manifest.parent / "3.wav").text == TEXTS[3]
+        load(bundle.folder, backend="onnx_int8")
+    taken = load(bundle.folder)
+    assert (taken.backend, taken.transcribe(manifest.parent / "3.wav").text) == ("onnx", TEXTS[3])
     run = json.loads((bundle.folder / "run_quantize.json").read_text(encoding="utf-8"))
     assert run["results"]["gate"]["status"] == "refused"
 
