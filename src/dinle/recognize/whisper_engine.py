@@ -78,7 +78,7 @@ class OnnxWhisperEngine:
     """
 
     def __init__(self, encoder: Path, decoder: Path, threads: int | None = None) -> None:
-        self._encoder, self._decoder = (open_session(path, threads) for path in (encoder, decoder))
+        self._encoder, self._decoder = (open_session(path, threads, plan_memory=True) for path in (encoder, decoder))
         outputs = [node.name for node in self._encoder.get_outputs()]
         self._layers = (len(outputs) - 1) // len(KINDS)
         self._cross, self._past = name_tensors("cross", self._layers), name_tensors("past", self._layers)
