@@ -68,10 +68,11 @@ def write_qdq_int8(
             rounded[name] = _round(graph, product.source, scale, np.uint8(zero))
         outliers = seen[name].find_outliers() if product.by_channel else []
         _quantize(graph, product, rounded[name], outliers, SEVEN_BITS if reduce_range else EIGHT_BITS)
-    for factor in factors:
-        # products of two activations are fast with signed numbers around zero alone
+    for place, factor in enumerate(factors):
+        # products of two activations are fast with signed numbers around zero alone; keys stand where weights do
         uses = [use for use in factor.uses() if use.node.op_type == "MatMul"]
-        scale = max(float(seen[factor.name or ""].largest.max()), 1e-12) / EIGHT_BITS
+        limit = SEVEN_BITS if reduce_range and place % 2 else EIGHT_BITS
+        scale = max(float(seen[factor.name or ""].largest.max()), 1e-12) / limit
         value = _round(graph, factor, scale, np.int8(0))
         for use in uses:
             use.node.replace_input_with(use.idx, value)
@@ -179,7 +180,7 @@ def find_convolutions(graph: ir.Graph) -> list[Product]:
 
 
 def find_attention_factors(graph: ir.Graph) -> list[ir.Value]:
-    """The queries and keys of attentions: both factors of the products whose softmax is taken."""
+    """The queries and keys of attentions, in turns: both factors of the products whose softmax is taken."""
     found: list[ir.Value] = []
     for softmax in [node for node in graph if node.op_type == "Softmax"]:
         value = softmax.inputs[0]
