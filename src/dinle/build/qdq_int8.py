@@ -23,6 +23,7 @@ from dinle.build.activations import (
     find_products,
     list_sources,
     observe,
+    quantize_weight,
     smooth_products,
 )
 from dinle.build.dynamic_int8 import store_half_constants
@@ -194,28 +195,25 @@ def find_attention_factors(graph: ir.Graph) -> list[ir.Value]:
 
 def _round(graph: ir.Graph, value: ir.Value, scale: float, zero: np.uint8 | np.int8) -> ir.Value:
     """An activation as 8 bits hold it."""
-    producer = value.producer()
-    follower = graph[0] if producer is None else next(use.node for use in value.uses())
-    writer = GraphWriter(graph, follower)
+    writer = GraphWriter(graph, next(iter(value.uses())).node)
     parameters = writer.constant(scale, np.float32), writer.constant(zero)
     return writer.add("DequantizeLinear", writer.add("QuantizeLinear", value, *parameters), *parameters)
 
 
 def _quantize(graph: ir.Graph, product: Product, activation: ir.Value, outliers: list[int], limit: int) -> None:
     node = product.node
-    axis = 0 if node.op_type == "Conv" else product.values.ndim - 1  # of the outputs
+    is_conv = node.op_type == "Conv"
     values = read_constant(node.inputs[1])  # smoothing may have changed it
     values = (product.values if values is None else values).copy()
     exact = values[outliers]
     values[outliers] = 0  # they are clipped in the activation, and their part is added in fp32
     writer = GraphWriter(graph, node)
-    shape = [-1 if place == axis else 1 for place in range(values.ndim)]
-    largest = np.abs(values).max(axis=tuple(place for place in range(values.ndim) if place != axis))
-    scales = (np.maximum(largest, 1e-12) / limit).astype(np.float32)
-    numbers = np.rint(values / scales.reshape(shape)).astype(np.int8)
+    # a convolution's (O, C, K) as a matrix (C * K, O), and back
+    numbers, scales = quantize_weight(values.reshape(len(values), -1).T if is_conv else values, limit)
+    numbers = numbers.T.reshape(values.shape) if is_conv else numbers
     stored = writer.constant(numbers, name=f"{product.weight.name}_int8")
     zeros = writer.constant(np.zeros(len(scales), dtype=np.int8))
-    weight = writer.add("DequantizeLinear", stored, writer.constant(scales), zeros, axis=axis)
+    weight = writer.add("DequantizeLinear", stored, writer.constant(scales), zeros, axis=0 if is_conv else 1)
     node.replace_input_with(0, activation)
     node.replace_input_with(1, weight)
     if outliers:

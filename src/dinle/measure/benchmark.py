@@ -17,10 +17,10 @@ from dinle.errors import UsageError
 from dinle.measure.backends import LABELS, find_models, open_model
 from dinle.measure.benchmark_report import write_benchmark_report
 from dinle.measure.engine_peers import quantize_plainly
-from dinle.measure.precisions import measure_precisions, write_choice
+from dinle.measure.precisions import measure_precisions, time_recognizers, write_choice
 from dinle.measure.probe import measure_footprint
 from dinle.measure.throughput import measure_throughput
-from dinle.measure.timing import SETTLE_S, Timings, measure_speedup, summarize, time_interleaved
+from dinle.measure.timing import SETTLE_S, Timings, measure_speedup, summarize
 from dinle.measure.wer import count_errors, pool
 from dinle.progress import progress
 from dinle.recognize.audio import SAMPLE_RATE_HZ, decode_audio
@@ -208,13 +208,7 @@ def measure_models(
             bar.advance()
         texts = {name: recognizer.transcribe(waveform).text for name, recognizer in recognizers.items()}
         bar.update(description="benchmarking: timed runs, in turns")
-        timings = time_interleaved(
-            {name: _bind(recognizer, waveform) for name, recognizer in recognizers.items()},
-            runs=config.runs,
-            warmup=config.warmup,
-            pause_s=SETTLE_S,
-            on_run=bar.advance,
-        )
+        timings = time_recognizers(recognizers, waveform, config, bar.advance)
         bar.update(description="benchmarking")
     clip_s = len(waveform) / SAMPLE_RATE_HZ
     return [
@@ -286,7 +280,3 @@ def find_commit() -> str | None:
 def _ask_git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def _bind(recognizer: Recognizer, waveform: Waveform) -> Any:
-    return lambda: recognizer.transcribe(waveform)

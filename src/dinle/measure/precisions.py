@@ -6,12 +6,13 @@ import logging
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dinle.errors import UsageError
 from dinle.manifest import read_manifest
 from dinle.measure.backends import LABELS, open_model
-from dinle.measure.timing import SETTLE_S, summarize, time_interleaved
+from dinle.measure.timing import SETTLE_S, Timings, summarize, time_interleaved
 from dinle.measure.wer import count_errors, paired_bootstrap, pool
 from dinle.progress import progress, track
 from dinle.recognize.bundle import read_bundle, write_bundle
@@ -19,7 +20,7 @@ from dinle.recognize.cpu import find_cpu_kind
 from dinle.recognize.load import PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dinle.manifest import Clip
     from dinle.measure.config import BenchmarkConfig
@@ -35,6 +36,19 @@ NORMALIZER = "tr"
 def list_thread_counts(threads: int) -> list[int]:
     """1, 2 and all that are asked for."""
     return sorted({1, min(2, threads), threads})
+
+
+def time_recognizers(
+    recognizers: Mapping[str, Recognizer], waveform: Waveform, config: BenchmarkConfig, on_run: Callable[[], object]
+) -> Timings:
+    """Time recognisers on one clip (S,), in turns, by the config's runs and warm-up."""
+    return time_interleaved(
+        {name: partial(recognizer.transcribe, waveform) for name, recognizer in recognizers.items()},
+        runs=config.runs,
+        warmup=config.warmup,
+        pause_s=SETTLE_S,
+        on_run=on_run,
+    )
 
 
 def time_by_threads(
@@ -53,14 +67,10 @@ def time_by_threads(
     with progress("timing by threads", total=len(counts) * len(models) * rounds) as bar:
         for count in counts:
             bar.update(description=f"timing with {count} thread{'s' if count > 1 else ''}")
-            recognizers = {model.backend: open_model(model.source, model.backend, count) for model in models}
-            timings = time_interleaved(
-                {name: _bind(recognizer, waveform) for name, recognizer in recognizers.items()},
-                runs=config.runs,
-                warmup=config.warmup,
-                pause_s=SETTLE_S,
-                on_run=bar.advance,
-            )
+            recognizers: dict[str, Recognizer] = {
+                model.backend: open_model(model.source, model.backend, count) for model in models
+            }
+            timings = time_recognizers(recognizers, waveform, config, bar.advance)
             figures[count] = {name: summarize(samples).to_dict() for name, samples in timings.samples_s.items()}
     return figures
 
@@ -169,7 +179,3 @@ def measure_precisions(
         "max_wer_loss": config.max_wer_loss,
         "ranking": rank_backends(latency, quality, config.max_wer_loss),
     }
-
-
-def _bind(recognizer: Recognizer, waveform: Waveform) -> Any:
-    return lambda: recognizer.transcribe(waveform)
