@@ -25,6 +25,8 @@ LOSSY = {
     "m4a": ("ipod", "aac"),
     "webm": ("webm", "libopus"),
 }
+BITEXACT = {"fflags": "+bitexact"}  # no random serial numbers, no dates
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "100000"}  # in microseconds
 
 
 def encode_wav(
@@ -39,18 +41,51 @@ def encode_wav(
 def encode_lossy(samples: NDArray[np.float32], suffix: str, rate_hz: int = 48_000, *, channels: int = 1) -> bytes:
     """(S,) as opus, mp3, aac, m4a or webm, the same sound in each channel."""
     form, codec = LOSSY[suffix]
+    return encode_container(samples, form, codec, rate_hz, layout="mono" if channels == 1 else "stereo")
+
+
+def encode_container(
+    samples: NDArray[np.float32],
+    form: str,
+    codec: str,
+    rate_hz: int = 48_000,
+    *,
+    layout: str = "mono",
+    bit_rate: int | None = None,
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """(S,) by any of FFmpeg's muxers and encoders, the same sound in each channel of the layout."""
     file = io.BytesIO()
-    with av.open(file, "w", format=form) as container:
+    with av.open(file, "w", format=form, options=options or {}) as container:
         stream = cast("av.AudioStream", container.add_stream(codec, rate=rate_hz))
-        layout = stream.layout = "mono" if channels == 1 else "stereo"
+        stream.layout = layout
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
+        channels = stream.layout.nb_channels
         frame = av.AudioFrame.from_ndarray(
-            np.tile(samples.astype(np.float32), (channels, 1)), format="fltp", layout=layout
+            np.repeat(samples.astype(np.float32), channels)[None], format="flt", layout=layout
         )
         frame.sample_rate = rate_hz
         resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz, frame_size=stream.frame_size)
         for part in (*resampler.resample(frame), *resampler.resample(None)):
             container.mux(stream.encode(part))
         container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def remux(data: bytes, form: str, *, join: int = 1) -> bytes:
+    """The packets of a file in another container, ``join`` of them glued to one."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data), "r") as source, av.open(file, "w", format=form, options=BITEXACT) as target:
+        track = source.streams.audio[0]
+        stream = target.add_stream_from_template(track)
+        packets = [packet for packet in source.demux(track) if packet.size]
+        for start in range(0, len(packets), join):
+            first = packets[start]
+            glued = av.Packet(b"".join(bytes(packet) for packet in packets[start : start + join]))
+            glued.pts, glued.dts, glued.time_base = first.pts, first.dts, first.time_base
+            glued.stream = stream
+            target.mux(glued)
     return file.getvalue()
 
 
@@ -241,3 +276,116 @@ def _phase(hz: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _draw(seed: int, count: int) -> NDArray[np.float64]:
     return np.random.default_rng(seed).uniform(0, 1, count)
+
+
+# What is broken on purpose.
+
+# name -> FFmpeg's muxer, encoder, rate, bits a second
+CONTAINERS: dict[str, tuple[str, str, int, int | None]] = {
+    "wav": ("wav", "pcm_s16le", 16_000, None),
+    "wav-adpcm": ("wav", "adpcm_ms", 16_000, None),
+    "w64": ("w64", "pcm_s24le", 16_000, None),
+    "aiff": ("aiff", "pcm_s16be", 16_000, None),
+    "au": ("au", "pcm_mulaw", 8_000, None),
+    "caf": ("caf", "pcm_s16be", 16_000, None),
+    "opus": ("ogg", "libopus", 48_000, None),
+    "mp3": ("mp3", "libmp3lame", 44_100, None),
+    "aac": ("adts", "aac", 44_100, None),
+    "ac3": ("ac3", "ac3", 48_000, None),
+    "m4a": ("ipod", "aac", 44_100, None),
+    "mp4-alac": ("mov", "alac", 44_100, None),
+    "3gp": ("3gp", "libopencore_amrnb", 8_000, None),
+    "amr": ("amr", "libopencore_amrnb", 8_000, None),
+    "webm": ("webm", "libopus", 48_000, None),
+    "mkv-mp3": ("matroska", "libmp3lame", 44_100, None),
+    "avi": ("avi", "libmp3lame", 44_100, None),
+    "flv": ("flv", "aac", 44_100, None),
+    "asf": ("asf", "wmav2", 44_100, 64_000),
+    "mpegts": ("mpegts", "aac", 44_100, None),
+    "mpeg": ("mpeg", "mp2", 44_100, None),
+}
+
+
+def make_valid_files(seconds: float = 0.3) -> dict[str, bytes]:
+    """A small file of every container and codec that can be written here, the same bytes each time; by name."""
+    files = {}
+    for name, (form, codec, rate_hz, bit_rate) in CONTAINERS.items():
+        samples = (0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+        files[name] = encode_container(samples, form, codec, rate_hz, bit_rate=bit_rate, options=BITEXACT)
+        if name == "m4a":
+            files["mp4-fragmented"] = encode_container(samples, "mp4", codec, rate_hz, options=BITEXACT | FRAGMENTED)
+    tone = scale_to(np.sin(2 * np.pi * 440 * _time(seconds)), -12)
+    files["flac"] = encode_wav(tone, form="FLAC")
+    files["vorbis"] = remux(encode_wav(tone, subtype="VORBIS", form="OGG"), "ogg")  # FFmpeg has no proper encoder
+    files["ogg-flac"], files["mkv-flac"] = remux(files["flac"], "ogg"), remux(files["flac"], "matroska")
+    return files
+
+
+def make_malformed_files(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """``count`` broken audio files, each with a name that tells what was done to what; the same for the same seed."""
+    files = make_valid_files()
+    names = sorted(files)
+    for number in range(count):
+        rng = np.random.default_rng((seed, number))
+        name, other = (names[at] for at in rng.integers(0, len(names), 2))
+        damage = DAMAGES[number % len(DAMAGES)]
+        label = damage.__name__.removeprefix("_").replace("_", "-")
+        yield f"{number:05d}-{label}-{name}", damage(files[name], files[other], rng)
+
+
+def _cut_end(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    return data[: int(rng.integers(1, len(data)))]
+
+
+def _flip_header(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    return _overwrite(data, rng.integers(0, min(200, len(data)), rng.integers(1, 9)), rng)
+
+
+def _flip_body(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    return _overwrite(data, rng.integers(0, len(data), rng.integers(1, 65)), rng)
+
+
+def _splice_files(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    return data[: int(rng.integers(4, 600))] + other[int(rng.integers(0, len(other))) :]
+
+
+def _fill_with_noise(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    return data[: int(rng.integers(4, 120))] + rng.bytes(int(rng.integers(10, 8_000)))
+
+
+def _repeat_header(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    return data[: int(rng.integers(4, 300))] * int(rng.integers(2, 30)) + data
+
+
+def _lie_about_sizes(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    at = int(rng.integers(4, min(400, len(data) - 4)))
+    lie = [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4), b"\x80\0\0\0"][rng.integers(0, 5)]
+    return data[:at] + lie + data[at + 4 :]
+
+
+def _lose_a_piece(data: bytes, _: bytes, rng: np.random.Generator) -> bytes:
+    start, stop = sorted(rng.integers(0, len(data), 2))
+    return data[:start] + data[stop:]
+
+
+def _append_another(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    return data + other
+
+
+DAMAGES = (
+    _cut_end,
+    _flip_header,
+    _flip_body,
+    _splice_files,
+    _fill_with_noise,
+    _repeat_header,
+    _lie_about_sizes,
+    _lose_a_piece,
+    _append_another,
+)
+
+
+def _overwrite(data: bytes, places: NDArray[np.integer], rng: np.random.Generator) -> bytes:
+    changed = np.frombuffer(data, np.uint8).copy()
+    changed[places] = rng.integers(0, 256, len(places))
+    return changed.tobytes()

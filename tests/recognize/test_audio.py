@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dinle.errors import AudioDecodeError, AudioError, AudioLimitError, EmptyAudioError
-from dinle.recognize.audio import AudioLimits, decode_audio, stream_audio
+from dinle.recognize.audio import AudioLimits, check_audio, decode_audio, stream_audio
 from tests.fakes import make_tone
-from tests.sounds import LOSSY, encode_lossy, encode_wav
+from tests.recognize.hostile_sounds import make_caf_layout, make_flac_silence
+from tests.sounds import LOSSY, encode_container, encode_lossy, encode_wav, make_valid_files, remux
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,3 +209,69 @@ def test_a_video_without_sound_is_refused() -> None:
         container.mux(stream.encode(None))
     with pytest.raises(AudioDecodeError, match="no sound track"):
         decode_audio(file.getvalue())
+
+
+@pytest.mark.parametrize("name", make_valid_files())
+def test_checking_counts_what_decoding_gives(name: str) -> None:
+    data = make_valid_files()[name]
+    assert check_audio(data) == pytest.approx(len(decode_audio(data)) / SECOND, abs=1.5 / SECOND)
+
+
+def test_checking_leaves_a_file_to_be_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encode_wav(make_tone(0.5)))
+    with path.open("rb") as file:
+        assert check_audio(file) == 0.5
+        assert len(decode_audio(file)) == SECOND / 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"metin" * 500,
+        encode_wav(np.zeros(0, dtype=np.float32)),
+        encode_wav(make_tone(3)),
+        encode_wav(np.zeros((1600, 4), dtype=np.float32)),
+        encode_wav(make_tone(0.5), 48_000),
+        make_flac_silence(100, declare=False),
+    ],
+    ids=["empty", "text", "0 samples", "long", "4 channels", "48 kHz", "long, not declared"],
+)
+def test_checking_refuses_in_the_same_words(data: bytes) -> None:
+    limits = AudioLimits(max_seconds=2, max_channels=2, max_rate_hz=44_100)
+    with pytest.raises(AudioError) as decoded:
+        decode_audio(data, limits)
+    with pytest.raises(AudioError) as checked:
+        check_audio(data, limits)
+    assert (type(checked.value), str(checked.value)) == (type(decoded.value), str(decoded.value))
+
+
+@pytest.mark.parametrize(("form", "codec"), [("ipod", "aac"), ("ogg", "libopus"), ("ac3", "ac3")])
+def test_many_channels_are_averaged(form: str, codec: str) -> None:
+    layout = "5.1" if codec == "ac3" else "7.1"
+    tone = np.tile(make_tone(1.0), 3)
+    many = decode_audio(encode_container(tone, form, codec, 48_000, layout=layout))
+    one = decode_audio(encode_container(tone, form, codec, 48_000))
+    assert len(many) == pytest.approx(len(one), abs=2000)
+    middle = slice(SECOND // 4, SECOND // 2)
+    assert np.sqrt(np.mean(many[middle] ** 2)) == pytest.approx(np.sqrt(np.mean(one[middle] ** 2)), rel=0.35)
+
+
+def test_channels_in_any_order_are_averaged() -> None:
+    samples = np.stack([np.full(16_000, 8192), np.zeros(16_000)], axis=1).astype("<i2")
+    decoded = decode_audio(make_caf_layout([2, 1], samples.tobytes()))  # right before left: a layout of its own
+    np.testing.assert_array_equal(decoded, np.full(16_000, 0.125, dtype=np.float32))
+
+
+@pytest.mark.parametrize("form", ["ogg", "matroska"])
+@pytest.mark.parametrize("join", [1, 7, 1000])
+def test_flac_is_the_same_in_every_container_and_packing(form: str, join: int) -> None:
+    data = encode_wav(make_tone(20.0), form="FLAC")
+    np.testing.assert_array_equal(decode_audio(remux(data, form, join=join)), decode_audio(data))
+
+
+def test_a_packet_crammed_with_frames_is_refused() -> None:
+    crammed = remux(encode_lossy(np.tile(make_tone(10.0), 3), "m4a"), "matroska", join=2000)
+    with pytest.raises(AudioDecodeError, match=r"a packet of \d+ bytes; expected at most 16384 of aac"):
+        decode_audio(crammed)

@@ -21,6 +21,10 @@ def test_every_name_is_there(name: str) -> None:
 def test_both_families_can_be_built_by_hand() -> None:
     names = {"CtcRecognizer", "OnnxEngine", "Vocabulary", "WhisperRecognizer", "OnnxWhisperEngine", "WhisperVocabulary"}
     assert names <= set(dinle.recognize.__all__)
+    assert {"LiveStream", "StreamRules", "StreamEvent", "SpeechStarted", "Partial", "Final"} <= set(
+        dinle.recognize.__all__
+    )
+    assert {"Piece", "Segmenter"} <= set(dinle.recognize.__all__)
     assert {"Segment", "SegmentRules", "cut_segments", "BeamRules", "WindowRules"} <= set(dinle.recognize.__all__)
 
 

@@ -12,6 +12,7 @@ from dinle.errors import AudioLimitError, EmptyAudioError, UsageError
 from dinle.recognize.audio import AudioLimits
 from dinle.recognize.engine import OnnxEngine
 from dinle.recognize.recognizer import CtcRecognizer, Recognizer
+from dinle.recognize.segments import Segment
 from dinle.recognize.vocabulary import Vocabulary
 from tests.fakes import FakeEngine, fake_recognizer, make_tone
 from tests.graphs import save_level_graph, spell_levels
@@ -79,6 +80,45 @@ def test_three_hours_of_silence_stay_flat_in_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (transcript.text, transcript.duration_s) == ("", pytest.approx(3 * 3600, abs=0.01))
     assert peak < 20e6  # a window and its neighbours; the samples alone would be 690 MB
+
+
+def test_a_piece_is_a_window_and_the_last_has_all_samples() -> None:
+    engine = FakeEngine("a b")
+    recognizer = CtcRecognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02)
+    sound = np.concatenate([make_tone(20), np.zeros(40 * 16_000, dtype=np.float32), make_tone(5)])
+    calls, pieces = [], []
+    for piece in recognizer.recognize([sound]):
+        pieces.append(piece)
+        calls.append(len(engine.batches))
+    assert [piece.samples / 16_000 for piece in pieces] == [18, 34, 50, 65]
+    assert calls == [1, 2, 2, 3]  # the window from 32 to 52 s is silent
+    assert [word.text for word in pieces[0].words] == ["a"]  # "b" may go on
+    assert pieces[-1].words
+
+
+def test_nothing_gives_no_piece(reader: Recognizer) -> None:
+    assert list(reader.recognize([])) == []
+
+
+def test_a_segment_alone_has_the_times_of_the_recording(reader: Recognizer) -> None:
+    alone = [word for piece in reader.recognize([spell_levels("işte ırmak")]) for word in piece.words]
+    moved = reader.recognize_segment(Segment(spell_levels("işte ırmak"), start=48_000, speech=1.0))
+    assert [(word.text, word.confidence) for word in moved] == [(word.text, word.confidence) for word in alone]
+    assert [word.start_s for word in moved] == pytest.approx([3 + word.start_s for word in alone])
+    assert [word.end_s for word in moved] == pytest.approx([3 + word.end_s for word in alone])
+    assert reader.recognize_segment(Segment(spell_levels("işte ırmak"), start=48_000, speech=1.0), draft=True) == moved
+
+
+@pytest.mark.parametrize("max_seconds", [None, 7.5, 0.5])
+def test_a_segment_fits_into_a_window_and_a_longer_one_is_cut(max_seconds: float | None) -> None:
+    engine = FakeEngine("a")
+    recognizer = CtcRecognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02, max_seconds=max_seconds)
+    assert recognizer.segments.max_s <= recognizer.window_s
+    recognizer.recognize_segment(Segment(make_tone(recognizer.segments.max_s), 0, 1.0))
+    assert len(engine.batches) == 1
+    recognizer.recognize_segment(Segment(make_tone(recognizer.window_s + 1), 0, 1.0))
+    assert len(engine.batches) > 2
+    assert max(max(batch) for batch in engine.batches) <= recognizer.window_s * 16_000
 
 
 def test_progress_is_told_in_seconds() -> None:

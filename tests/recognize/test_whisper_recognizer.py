@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,9 +18,12 @@ from tests.sounds import iterate_non_speech, join_blocks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from dinle.recognize.audio import Waveform
     from dinle.recognize.transcript import Word
     from dinle.recognize.whisper import WhisperRecognizer
+    from dinle.recognize.whisper_engine import Step
 
 BIR, IKI, UC, UNCU, DORT, BES, DOT = range(4, 11)
 
@@ -32,7 +35,7 @@ def hear_levels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(reader: WhisperRecognizer, sound: Waveform, sizes: list[int]) -> list[Word]:
-    return list(reader.recognize(join_blocks(sound, sizes), lambda _: None))
+    return [word for piece in reader.recognize(join_blocks(sound, sizes)) for word in piece.words]
 
 
 def make_talk(seconds: float, *, seed: int = 0) -> Waveform:
@@ -128,6 +131,57 @@ def test_blocks_of_any_sizes_give_the_same_words(sizes: list[int]) -> None:
     assert read(make_reader(LevelWriter()), sound, sizes) == read(make_reader(LevelWriter()), sound, [len(sound)])
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_piece_runs_the_engine_once_at_most_and_the_last_has_all_samples(batch_size: int) -> None:
+    engine, sound = LevelWriter(), np.concatenate([make_talk(30), rest(5), say(BES)])
+    done = calls = written = 0
+    for piece in make_reader(engine, batch_size=batch_size).recognize(join_blocks(sound, [40_000])):
+        assert len(engine.heard) - calls <= 1
+        assert done <= piece.samples <= len(sound)
+        assert all(word.start_s * 16_000 >= done for word in piece.words)
+        calls, done, written = len(engine.heard), piece.samples, written + len(piece.words)
+    assert done == len(sound)
+    assert calls > 5 / batch_size
+    assert written > 10
+
+
+def test_pieces_come_with_each_second_of_sound_and_ask_for_no_more() -> None:
+    def play() -> Iterator[Waveform]:
+        for _ in range(3):
+            yield rest(2)
+        pytest.fail("nobody asked for this block yet")
+
+    pieces = make_reader(LevelWriter()).recognize(play())
+    done = [next(pieces).samples for _ in range(6)]
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(6 * 16_000, abs=0.3 * 16_000)  # but for the padding of what may follow
+
+
+def test_a_segment_alone_has_the_times_of_the_recording() -> None:
+    reader, sound = make_reader(LevelWriter()), say(BIR, UC, UNCU, DOT, gap=1)
+    alone = reader.recognize_segment(Segment(sound, start=0, speech=1.0))
+    moved = reader.recognize_segment(Segment(sound, start=48_000, speech=1.0))
+    assert [word.text for word in moved] == ["bir", "üçüncü."]
+    assert [word.start_s for word in moved] == pytest.approx([3 + word.start_s for word in alone])
+    assert moved == tuple(reader.write_segments([Segment(sound, start=48_000, speech=1.0)]))
+
+
+def test_a_draft_follows_one_text_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    decode = LevelWriter.decode
+
+    def count_rows(engine: LevelWriter, tokens: NDArray[np.int64], *rest: Any) -> Step:
+        rows.append(len(tokens))
+        return decode(engine, tokens, *rest)
+
+    monkeypatch.setattr(LevelWriter, "decode", count_rows)
+    reader, segment = make_reader(LevelWriter()), Segment(say(BIR, IKI, UC), start=0, speech=1.0)
+    draft = reader.recognize_segment(segment, draft=True)
+    assert max(rows) == 1
+    assert reader.recognize_segment(segment) == draft  # this engine is sure
+    assert max(rows) == reader.beam.beam_size > 1
+
+
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 20.0])
 def test_progress_ends_with_the_recording_after_its_last_word(seconds: float) -> None:
     engine = LevelWriter()
@@ -154,7 +208,7 @@ def test_long_recordings_need_no_more_memory() -> None:
 
     def measure(times: int) -> tuple[int, int]:
         tracemalloc.start()
-        words = sum(1 for _ in make_reader(LevelWriter()).recognize(play(times), lambda _: None))
+        words = sum(len(piece.words) for piece in make_reader(LevelWriter()).recognize(play(times)))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return words, peak

@@ -7,47 +7,45 @@ sound needs no more memory than a second of it until somebody keeps the samples.
 from __future__ import annotations
 
 import io
-import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-import av
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from dinle.errors import AudioDecodeError, AudioLimitError, AudioNotFoundError, EmptyAudioError
+from dinle.recognize.audio_decode import DecodeClock, decode_frames, read_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from av.audio.frame import AudioFrame
-    from av.container import InputContainer
-
-logger = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ = 16_000
 Waveform: TypeAlias = NDArray[np.float32]
 AudioSource: TypeAlias = str | Path | bytes | BinaryIO
 
-# Demuxers that read one self-contained file. Playlists and the like stay out: they open other files and addresses.
-DEMUXERS = "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp3,mp4,m4a,mpeg,mpegts,ogg,w64,wav"
-# A stray broken packet (such as a tag at the end of an MP3) is skipped; more than this share means damage.
-MAX_BROKEN_SHARE = 0.05
-# A demuxer that fails this often, and more often than it succeeds, would fail forever.
-MAX_BROKEN_PACKETS = 100
-MAX_GROUP_SAMPLES = 192_000  # a second at the highest rate in use: a header may claim any
+GROUP_S = 1.0
+MAX_BLOCK_S = 4.0
+MAX_GROUP_VALUES = 384_000  # samples times channels: two channels of a second at the highest rate in use
 
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """What a caller accepts: bytes of the encoded file, seconds of decoded sound (``None``: no limit)."""
+    """What a caller accepts of a recording; ``None``: no limit."""
 
     max_bytes: int | None = None
+    """Of the encoded file."""
     max_seconds: float | None = None
+    """Of decoded sound. A container that declares more is refused before anything is decoded."""
+    max_channels: int | None = None
+    max_rate_hz: int | None = None
+    max_decode_s: float | None = None
+    """Of wall time that the decoder works; the time that a caller of :func:`stream_audio` takes is not counted."""
 
 
 NO_LIMITS = AudioLimits()
@@ -74,15 +72,31 @@ def decode_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Wavefo
 
 def stream_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Iterator[Waveform]:
     """Decode a recording block by block, each (S,) as :func:`decode_audio` gives it; same arguments and errors."""
+    clock = DecodeClock(limits.max_decode_s)
     with _open_file(source, limits.max_bytes) as (file, name):
         _check_bytes(file, name, limits.max_bytes)
-        some = False
-        with _open_container(file, name) as container:
-            for block in _resample(_decode_frames(container, name), name, limits.max_seconds):
-                some = True
-                yield block
-        if not some:
-            raise EmptyAudioError(f"{name} holds no samples; expected at least one")
+        yield from clock.run(decode_blocks(file, name, limits, clock))
+
+
+def check_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> float:
+    """Decode a recording only to count its samples, without keeping, mixing or resampling them.
+
+    A caller that must know before it begins whether a long recording is sound and within the limits reads it twice: by
+    this, then by :func:`stream_audio`. A file object is read from its beginning both times; a pipe can be read once only.
+
+    Returns:
+        Seconds of sound, those of :func:`decode_audio` to the sample.
+
+    Raises:
+        AudioError: as :func:`decode_audio`, except that samples which are not numbers go unnoticed.
+    """
+    clock = DecodeClock(limits.max_decode_s)
+    with _open_file(source, limits.max_bytes) as (file, name), clock.running():
+        _check_bytes(file, name, limits.max_bytes)
+        samples, rate_hz = 0, SAMPLE_RATE_HZ
+        for frame in decode_frames(file, name, limits, clock):
+            samples, rate_hz = samples + frame.samples, frame.sample_rate
+    return samples / rate_hz
 
 
 @contextmanager
@@ -117,82 +131,83 @@ def _check_bytes(file: BinaryIO, name: str, max_bytes: int | None) -> None:
         )
 
 
-@contextmanager
-def _open_container(file: BinaryIO, name: str) -> Iterator[InputContainer]:
-    try:
-        container = av.open(file, mode="r", metadata_errors="ignore", options={"format_whitelist": DEMUXERS})
-    except (av.FFmpegError, ValueError) as error:
-        reason = error.strerror if isinstance(error, av.FFmpegError) else error
-        raise AudioDecodeError(
-            f"{name} cannot be read as audio ({reason}); expected wav, flac, ogg, opus, mp3, m4a or webm"
-        ) from error
-    with container:
-        if not container.streams.audio:
-            raise AudioDecodeError(f"{name} holds no sound track; expected audio")
-        yield container
+def decode_blocks(
+    file: BinaryIO,
+    name: str,
+    limits: AudioLimits,
+    clock: DecodeClock,
+    *,
+    group_s: float = GROUP_S,
+    form: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Iterator[Waveform]:
+    """Blocks (S,) at 16 kHz, each at most :data:`MAX_BLOCK_S`.
 
+    Args:
+        file: the encoded bytes from their beginning.
+        name: what messages call it.
+        limits: enforced before and while decoding; ``max_bytes`` is the caller's.
+        clock: runs while blocks are made, with the limit ``max_decode_s``.
+        group_s: how much sound is mixed and resampled at once; 0 gives each frame as soon as it is decoded.
+        form: FFmpeg's name of the container, if it is known.
+        options: more of FFmpeg's options for the demuxer.
 
-def _decode_frames(container: InputContainer, name: str) -> Iterator[AudioFrame]:
-    stream = container.streams.audio[0]
-    good = broken = 0
-    reason = ""
-    packets = container.demux(stream)
-    while broken <= max(MAX_BROKEN_PACKETS, good):
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            broken, reason = broken + 1, str(error)
-            packets = container.demux(stream)  # a generator that has raised is finished; the container may not be
-            continue
-        if packet is None:
-            break
-        try:
-            frames = packet.decode()
-        except av.FFmpegError as error:
-            broken, reason = broken + 1, str(error)
-            continue
-        good += 1
-        yield from frames
-    if broken > MAX_BROKEN_SHARE * (good + broken):
-        raise AudioDecodeError(f"{name} is damaged: {broken} of {broken + good} packets cannot be decoded ({reason})")
-    if broken:
-        logger.warning("%s: skipped %d broken packets of %d", name, broken, broken + good)
-
-
-def _resample(frames: Iterator[AudioFrame], name: str, max_seconds: float | None) -> Iterator[Waveform]:
-    resampler: soxr.ResampleStream | None = None
-    for group in _group_frames(frames, name, max_seconds):
+    Raises:
+        AudioError: as :func:`decode_audio`.
+    """
+    resampler: Resampler | None = None
+    some = False
+    frames = decode_frames(file, name, limits, clock, form=form, options=options)
+    for group in _group_frames(frames, group_s):
         rate_hz = group[0].sample_rate
-        block = mix_down(group, name)
-        if rate_hz != SAMPLE_RATE_HZ:
-            resampler = resampler or soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-            block = resampler.resample_chunk(block)
-        if len(block):
-            yield np.clip(block, -1.0, 1.0)
-    if resampler is not None:
-        block = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-        if len(block):
-            yield np.clip(block, -1.0, 1.0)
+        resampler = resampler or Resampler(rate_hz)
+        for part in _cut_samples(read_channels(group), rate_hz):
+            block = resampler.push(mix_down(part, name))
+            if len(block):
+                some = True
+                yield block
+    block = resampler.finish() if resampler else np.zeros(0, dtype=np.float32)
+    if len(block):
+        yield block
+    elif not some:
+        raise EmptyAudioError(f"{name} holds no samples; expected at least one")
 
 
-def _group_frames(frames: Iterator[AudioFrame], name: str, max_seconds: float | None) -> Iterator[list[AudioFrame]]:
-    """About a second of frames at a time: a codec's own frames of 20 ms cost more in calls than in samples."""
+class Resampler:
+    """One channel at any rate -> 16 kHz, block by block; how it is cut into blocks changes nothing."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._soxr = (
+            None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+        )
+
+    def push(self, block: Waveform) -> Waveform:
+        """What (S,) more samples give, within [-1, 1]; the filter holds a few milliseconds back."""
+        return self._resample(block, last=False)
+
+    def finish(self) -> Waveform:
+        """What was held back."""
+        return self._resample(np.zeros(0, dtype=np.float32), last=True)
+
+    def _resample(self, block: Waveform, *, last: bool) -> Waveform:
+        if self._soxr is not None:
+            block = self._soxr.resample_chunk(block, last=last)
+        return np.clip(block, -1.0, 1.0)
+
+
+def _group_frames(frames: Iterator[AudioFrame], group_s: float) -> Iterator[list[AudioFrame]]:
+    """About ``group_s`` of frames at a time: a codec's own frames of 20 ms cost more in calls than in samples."""
     group: list[AudioFrame] = []
-    rate_hz, seconds, held = 0, 0.0, 0
+    held = 0
     for frame in frames:
-        if rate_hz and frame.sample_rate != rate_hz:
-            raise AudioDecodeError(
-                f"{name} changes its sample rate from {rate_hz} to {frame.sample_rate} Hz; convert it first"
-            )
-        rate_hz = frame.sample_rate
-        seconds += frame.samples / rate_hz
-        if max_seconds is not None and seconds > max_seconds:
-            raise AudioLimitError(f"{name} is longer than {max_seconds:g} s; cut it into shorter files")
-        if group and (held >= min(rate_hz, MAX_GROUP_SAMPLES) or not _match_frames(group[0], frame)):
+        if group and not _match_frames(group[0], frame):
             yield group
             group, held = [], 0
         group.append(frame)
         held += frame.samples
+        if held >= group_s * frame.sample_rate or held * frame.layout.nb_channels >= MAX_GROUP_VALUES:
+            yield group
+            group, held = [], 0
     if group:
         yield group
 
@@ -202,13 +217,19 @@ def _match_frames(one: AudioFrame, other: AudioFrame) -> bool:
     return one.layout.nb_channels == other.layout.nb_channels and one.format.name == other.format.name
 
 
-def mix_down(frames: Sequence[AudioFrame], name: str) -> Waveform:
-    """The samples of consecutive frames of one kind as one channel (S,) of float32, integers scaled to [-1, 1].
+def _cut_samples(samples: NDArray[Any], rate_hz: int) -> Iterator[NDArray[Any]]:
+    """(channels, S) in parts that make no block over :data:`MAX_BLOCK_S` and no array over :data:`MAX_GROUP_VALUES`."""
+    size = max(1, min(round(MAX_BLOCK_S * rate_hz), MAX_GROUP_VALUES // len(samples)))
+    for start in range(0, samples.shape[1], size):
+        yield samples[:, start : start + size]
+
+
+def mix_down(samples: NDArray[Any], name: str) -> Waveform:
+    """(channels, S) of any sample type as one channel (S,) of float32, integers scaled to [-1, 1].
 
     Raises:
         AudioDecodeError: a sample is NaN or infinite.
     """
-    samples = np.concatenate([_read_channels(frame) for frame in frames], axis=1)
     if samples.dtype == np.uint8:
         scaled = (samples.astype(np.float32) - 128.0) / 128.0
     elif np.issubdtype(samples.dtype, np.integer):
@@ -222,9 +243,3 @@ def mix_down(frames: Sequence[AudioFrame], name: str) -> Waveform:
             f"{name} holds samples that are not numbers (NaN or infinite); expected values in [-1, 1]"
         )
     return mono
-
-
-def _read_channels(frame: AudioFrame) -> NDArray[Any]:
-    """The samples of a frame, (channels, samples), in the codec's own type."""
-    samples: NDArray[Any] = frame.to_ndarray()
-    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T

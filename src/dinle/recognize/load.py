@@ -101,6 +101,7 @@ def make_recognizer(engine: Any, geometry: Bundle | Any, name: str, *, backend: 
     """A recogniser around an engine, with the vocabulary and the geometry of its bundle or torch engine."""
     recognizer = _make_recognizer(engine, geometry, name)
     recognizer.backend = backend
+    recognizer.bundle = geometry if isinstance(geometry, Bundle) else None
     return recognizer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from dinle.config import Backend
 from dinle.errors import EmptyAudioError, UsageError
 from dinle.recognize.audio import NO_LIMITS, SAMPLE_RATE_HZ, AudioLimits, AudioSource, Waveform, stream_audio
 from dinle.recognize.ctc import GreedyDecoder
+from dinle.recognize.segments import Segment, SegmentRules
 from dinle.recognize.transcript import Transcript, Word
 from dinle.recognize.windows import Window, cut_windows
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dinle.recognize.bundle import Bundle
     from dinle.recognize.engine import Engine
     from dinle.recognize.vocabulary import Vocabulary
 
@@ -30,6 +33,19 @@ WINDOW_S = 20.0
 OVERLAP_S = 4.0
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A step of a recording's recognition.
+
+    Attributes:
+        words: those that became certain with it.
+        samples: of the recording that are done, but for a word that may still go on.
+    """
+
+    words: tuple[Word, ...]
+    samples: int
+
+
 class Recognizer(ABC):
     """Turns sound into transcripts. Safe to use from several threads.
 
@@ -37,22 +53,37 @@ class Recognizer(ABC):
 
     Args:
         name: reported in transcripts.
+        segments: how sound is cut for :meth:`recognize_segment`.
 
     Attributes:
         backend: which engine runs it, where it was loaded by :func:`dinle.load`.
+        bundle: what it was loaded from, where it was a bundle.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, segments: SegmentRules) -> None:
         self.name = name
+        self.segments = segments
         self.backend: Backend | None = None
+        self.bundle: Bundle | None = None
 
     @abstractmethod
-    def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
-        """The words of one recording, in order, in bounded memory.
+    def recognize(self, blocks: Iterable[Waveform]) -> Iterator[Piece]:
+        """The words of one recording, in order, in bounded memory and in steps of at most one run of the engine.
+
+        Between two steps the caller may do something else for as long as it likes. A step without words comes where a
+        stretch of sound turned out to hold none. The last step has all the samples of the recording.
 
         Args:
             blocks: consecutive samples, each (S,) at 16 kHz; all of them are read.
-            report: called with the number of samples done so far, at the end with all of them.
+        """
+
+    @abstractmethod
+    def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:
+        """The words of one segment alone, their times counted from the start of the recording.
+
+        Args:
+            segment: sound cut by :attr:`segments`, or by rules with shorter segments.
+            draft: be quick rather than right, where the family has such a choice.
         """
 
     @abstractmethod
@@ -79,18 +110,16 @@ class Recognizer(ABC):
         """
         started = time.perf_counter()
         blocks = iter([check_waveform(source)]) if isinstance(source, np.ndarray) else stream_audio(source, limits)
+        words: list[Word] = []
         samples = 0
-
-        def report(done: int) -> None:
-            nonlocal samples
-            samples = done
+        for piece in self.recognize(blocks):
+            words += piece.words
+            samples = piece.samples
             if on_progress is not None:
-                on_progress(done / SAMPLE_RATE_HZ)
-
-        words = tuple(self.recognize(blocks, report))
+                on_progress(samples / SAMPLE_RATE_HZ)
         return Transcript(
             text=" ".join(word.text for word in words),
-            words=words,
+            words=tuple(words),
             duration_s=samples / SAMPLE_RATE_HZ,
             inference_s=time.perf_counter() - started,
             model=self.name,
@@ -125,25 +154,32 @@ class CtcRecognizer(Recognizer):
         frame_offset_s: float = 0.0,
         max_seconds: float | None = None,
     ) -> None:
-        super().__init__(name)
+        self.window_s = min(WINDOW_S, max_seconds or WINDOW_S)
+        super().__init__(name, SegmentRules.up_to(self.window_s))
         self.engine = engine
         self.vocabulary = vocabulary
         self.frame_shift_s = frame_shift_s
         self.frame_offset_s = frame_offset_s
-        self.window_s = min(WINDOW_S, max_seconds or WINDOW_S)
 
     def warm_up(self) -> None:
         """See :class:`Recognizer`."""
         noise = make_noise()
         self.engine.run(noise[np.newaxis], np.array([len(noise)], dtype=np.int64))
 
-    def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
-        """See :class:`Recognizer`; any length in the memory of one window."""
+    def recognize(self, blocks: Iterable[Waveform]) -> Iterator[Piece]:
+        """See :class:`Recognizer`; a step is a window, and any length needs the memory of one."""
         decoder = GreedyDecoder(self.vocabulary, frame_shift_s=self.frame_shift_s, frame_offset_s=self.frame_offset_s)
         for window in cut_windows(blocks, window_s=self.window_s, overlap_s=min(OVERLAP_S, self.window_s / 4)):
-            yield from decoder.push(self._run_window(window))
-            report(window.keep_to)
-        yield from decoder.finish()
+            words = decoder.push(self._run_window(window))
+            if window.last:
+                words += decoder.finish()
+            yield Piece(tuple(words), window.keep_to)
+
+    def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:  # noqa: ARG002
+        """See :class:`Recognizer`; a draft is no quicker, as greedy decoding costs nothing beside the engine."""
+        start_s = segment.start / SAMPLE_RATE_HZ
+        words = (word for piece in self.recognize([segment.samples]) for word in piece.words)
+        return tuple(replace(word, start_s=start_s + word.start_s, end_s=start_s + word.end_s) for word in words)
 
     def _run_window(self, window: Window) -> NDArray[np.float32]:
         """Log-probabilities (T, V) of the frames that this window keeps."""

@@ -84,6 +84,20 @@ class SegmentRules:
         if not 0 <= self.target_s <= self.max_s:
             raise UsageError(f"target_s is {self.target_s:g}; expected 0 to max_s = {self.max_s:g}")
 
+    @classmethod
+    def up_to(cls, max_s: float) -> SegmentRules:
+        """The usual rules for a model that takes no more than ``max_s`` seconds: shorter where it leaves no room for them.
+
+        Raises:
+            UsageError: ``max_s`` is shorter than a few chunks.
+        """
+        return cls(
+            max_s=max_s,
+            target_s=min(cls.target_s, max_s),
+            cut_s=min(cls.cut_s, max_s / 4),
+            pad_s=min(cls.pad_s, max_s / 8),
+        )
+
 
 class Detector(Protocol):
     """Gives the probability of speech of consecutive chunks of 512 samples; see :class:`SpeechDetector`."""
@@ -115,18 +129,90 @@ def cut_segments(
     Raises:
         SpeechModelError: the weights of the detector are missing.
     """
-    detector = detector or SpeechDetector()
-    finder, sound = SpanFinder(rules), SoundBuffer()
+    segmenter = Segmenter(rules, detector=detector)
+    for part in split_blocks(blocks):
+        yield from segmenter.push(part)
+    yield from segmenter.finish()
+
+
+def split_blocks(blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+    """The same sound in parts of at most a second, none of them empty."""
     for block in blocks:
         for start in range(0, len(block), BLOCK_SAMPLES):
-            part = block[start : start + BLOCK_SAMPLES]
-            sound.append(part)
-            for probability in detector.push(part).tolist():
-                yield from map(sound.take, finder.push(probability))
-            sound.forget(finder.needed * CHUNK_SAMPLES)
-    for probability in detector.finish().tolist():
-        yield from map(sound.take, finder.push(probability))
-    yield from map(sound.take, finder.finish())
+            yield block[start : start + BLOCK_SAMPLES]
+
+
+class Segmenter:
+    """Cuts one recording into segments while it comes in, and tells what is open now. Belongs to one thread.
+
+    Args:
+        rules: when speech begins and ends, and how long segments get.
+        detector: hears the recording (default: a new :class:`SpeechDetector`).
+
+    Raises:
+        SpeechModelError: the weights of the detector are missing.
+    """
+
+    def __init__(self, rules: SegmentRules = DEFAULT_RULES, *, detector: Detector | None = None) -> None:
+        self._detector = detector or SpeechDetector()
+        self._finder, self._sound = SpanFinder(rules), SoundBuffer()
+
+    def push(self, samples: Waveform) -> list[Segment]:
+        """Hear the next samples, (S,) at 16 kHz in [-1, 1], any number of them; the segments that are certain now."""
+        segments: list[Segment] = []
+        for part in split_blocks([samples]):
+            self._sound.append(part.copy())  # the caller may fill its buffer anew, and a view would hold all of it
+            segments += self._hear(self._detector.push(part))
+            self._sound.forget(self.settled)
+        return segments
+
+    def finish(self) -> list[Segment]:
+        """End the recording: the segments that were still open."""
+        return [*self._hear(self._detector.finish()), *self.cut()]
+
+    def cut(self) -> list[Segment]:
+        """End the open segment here, at the last whole chunk heard; the recording goes on.
+
+        Speech that goes on begins another segment, which must be believed anew. Where nothing is open, nothing changes.
+        """
+        return [self._sound.take(span) for span in self._finder.cut()]
+
+    @property
+    def settled(self) -> int:
+        """Samples from the start of the recording that no later segment can hold."""
+        return self._finder.needed * CHUNK_SAMPLES
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the last chunk heard was speech."""
+        return self._finder.speaking
+
+    @property
+    def open_span(self) -> range | None:
+        """The samples of :meth:`open_segment`, as places in the recording."""
+        span = self._finder.find_open()
+        return range(span.start * CHUNK_SAMPLES, span.end * CHUNK_SAMPLES) if span else None
+
+    def open_segment(self) -> Segment | None:
+        """The sound from the padded start of the speech that is not given out yet to the last whole chunk heard.
+
+        Its first sample is that of the segment that will be given out. ``None`` where nobody speaks, or not enough yet to be
+        believed.
+        """
+        span = self._finder.find_open()
+        return self._sound.take(span) if span else None
+
+    def expected_segment(self) -> Segment | None:
+        """The very segment that will be given out if only silence follows.
+
+        ``None`` where nothing is open, speech is going on, or the silence kept after speech is not heard to its end.
+        """
+        span = self._finder.find_expected()
+        return self._sound.take(span) if span else None
+
+    def _hear(self, probabilities: NDArray[np.float32]) -> Iterator[Segment]:
+        for probability in probabilities.tolist():
+            yield from map(self._sound.take, self._finder.push(probability))
 
 
 @dataclass
@@ -162,6 +248,11 @@ class SpanFinder:
         first = self._pending or self._live
         return max(self._floor, (first.start if first else self._now) - self._pad)
 
+    @property
+    def speaking(self) -> bool:
+        """Whether the last chunk was speech."""
+        return self._live is not None and self._live.end == self._now
+
     def push(self, probability: float) -> Iterator[Span]:
         """Hear the next chunk; give out what is certain now."""
         self._now += 1
@@ -170,17 +261,37 @@ class SpanFinder:
             self._live = Span(self._now - 1, self._now)
         if self._live is not None:
             yield from self._go_on(self._live, probability)
-        elif self._pending is not None and self._now - self._pending.end >= self._gap:
+        if self._live is None and self._pending is not None and self._now - self._pending.end >= self._gap:
             yield from self._give_out(self._pending, self._pending.end + self._pad)
             self._pending = None
 
-    def finish(self) -> Iterator[Span]:
-        """End the recording; give out the rest."""
-        if self._live is not None:
-            self._close(self._live)
-        if self._pending is not None:
-            yield from self._give_out(self._pending, min(self._pending.end + self._pad, self._now))
-            self._pending = None
+    def cut(self) -> Iterator[Span]:
+        """Give out what is open, as if the recording ended here."""
+        span = self._find_believed()
+        if span is not None:
+            span.end = self._floor = min(span.end + self._pad, self._now)
+            self._live = self._pending = None
+            yield span
+
+    def find_open(self) -> Span | None:
+        """What is believed and not given out yet, from its padded start to now."""
+        span = self._find_believed()
+        return Span(span.start, self._now, span.sure, span.peak) if span else None
+
+    def find_expected(self) -> Span | None:
+        """What is given out if only silence follows; ``None`` while that is not heard to its end."""
+        span = self._find_believed()
+        if span is None or self._now < span.end + max(1, self._pad):
+            return None
+        return Span(span.start, span.end + self._pad, span.sure, span.peak)
+
+    def _find_believed(self) -> Span | None:
+        """Finished speech and the speech going on as one, from the padded start to the end of speech, if it is believed."""
+        parts = [part for part in (self._pending, self._live) if part is not None]
+        sure = sum(part.sure for part in parts)
+        if not parts or not self._believe(sure):
+            return None
+        return Span(self._padded_start(parts[0]), parts[-1].end, sure, max(part.peak for part in parts))
 
     def _go_on(self, live: Span, probability: float) -> Iterator[Span]:
         live.peak = max(live.peak, probability)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,17 +10,15 @@ import numpy as np
 from dinle.recognize.alignment import align_tokens
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
 from dinle.recognize.beam import BeamRules, Hypothesis, search_beams
-from dinle.recognize.recognizer import Recognizer, make_noise
-from dinle.recognize.segments import BLOCK_SAMPLES, Segment, SegmentRules, cut_segments
+from dinle.recognize.recognizer import Piece, Recognizer, make_noise
+from dinle.recognize.segments import Segment, Segmenter, SegmentRules, split_blocks
 from dinle.recognize.transcript import Word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dinle.recognize.whisper_engine import WhisperEngine
     from dinle.recognize.whisper_vocabulary import WhisperVocabulary
-
-TARGET_S, CUT_S = SegmentRules.target_s, SegmentRules.cut_s  # where the model's window has room for them
 
 
 @dataclass(frozen=True)
@@ -62,43 +60,47 @@ class WhisperRecognizer(Recognizer):
         beam: BeamRules | None = None,
         batch_size: int = 1,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, SegmentRules.up_to(window.max_s - window.tail_s))
         self.engine = engine
         self.vocabulary = vocabulary
         self.window = window
         self.beam = beam if beam is not None else BeamRules()
         self.batch_size = batch_size
-        longest_s = window.max_s - window.tail_s
-        self.segments = SegmentRules(
-            max_s=longest_s, target_s=min(TARGET_S, longest_s), cut_s=min(CUT_S, longest_s / 4)
-        )
 
     def warm_up(self) -> None:
         """See :class:`Recognizer`; what is written of the noise is thrown away."""
         tuple(self.write_segments([Segment(make_noise(), 0, 1.0)]))
 
-    def recognize(self, blocks: Iterable[Waveform], report: Callable[[int], None]) -> Iterator[Word]:
-        """See :class:`Recognizer`; speech is found first, and nothing is written where there is none."""
-        heard = SampleCounter(report)
-        waiting: list[Segment] = []
-        for segment in cut_segments(heard.pass_on(blocks), self.segments):
-            waiting.append(segment)
-            if len(waiting) == self.batch_size:
-                yield from self.write_segments(waiting)
-                waiting = []
-        if waiting:
-            yield from self.write_segments(waiting)
-        report(heard.samples)
+    def recognize(self, blocks: Iterable[Waveform]) -> Iterator[Piece]:
+        """See :class:`Recognizer`; speech is found first, and nothing is written where there is none.
 
-    def write_segments(self, segments: Sequence[Segment]) -> Iterator[Word]:
-        """The words of segments that are heard and decoded as one batch."""
+        A step is a second of sound in which speech was looked for, or a batch of segments that was written.
+        """
+        waiting: list[Segment] = []
+        settled = 0
+        for segments, settled in hear_segments(blocks, self.segments):
+            for segment in segments:
+                waiting.append(segment)
+                if len(waiting) == self.batch_size:
+                    yield Piece(tuple(self.write_segments(waiting)), segment.start + len(segment.samples))
+                    waiting = []
+            yield Piece((), waiting[0].start if waiting else settled)
+        if waiting:
+            yield Piece(tuple(self.write_segments(waiting)), settled)
+
+    def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:
+        """See :class:`Recognizer`; a draft is searched greedily."""
+        return tuple(self.write_segments([segment], replace(self.beam, beam_size=1) if draft else None))
+
+    def write_segments(self, segments: Sequence[Segment], beam: BeamRules | None = None) -> Iterator[Word]:
+        """The words of segments that are heard and decoded as one batch; by other rules than the recogniser's, if given."""
         lengths = np.array([self._fill(len(one.samples)) for one in segments], dtype=np.int64)
         waveforms = np.zeros((len(segments), int(lengths.max())), dtype=np.float32)
         for row, one in enumerate(segments):
             waveforms[row, : len(one.samples)] = one.samples
         sound = self.engine.encode(waveforms, lengths)
         seconds = [len(one.samples) / SAMPLE_RATE_HZ for one in segments]
-        texts = search_beams(self.engine, self.vocabulary, sound, seconds, self.beam)
+        texts = search_beams(self.engine, self.vocabulary, sound, seconds, beam or self.beam)
         for segment, text in zip(segments, texts, strict=True):
             yield from self._time_words(segment, text)
 
@@ -122,23 +124,19 @@ class WhisperRecognizer(Recognizer):
             )
 
 
-class SampleCounter:
-    """Counts the samples that pass, and reports those whose segments are already cut.
+def hear_segments(blocks: Iterable[Waveform], rules: SegmentRules) -> Iterator[tuple[list[Segment], int]]:
+    """For each part of at most a second, and for the end: the segments that it completes, and the samples now settled.
 
     Args:
-        report: called with the number of samples.
+        blocks: consecutive samples, each (S,) at 16 kHz.
+        rules: when speech begins and ends, and how long segments get.
+
+    Returns:
+        Pairs; no later segment holds any of the first ``settled`` samples, which are all of them at the end.
     """
-
-    def __init__(self, report: Callable[[int], None]) -> None:
-        self.samples = 0
-        self._report = report
-
-    def pass_on(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
-        """The sound of the blocks in pieces of at most a second; what came before is reported with each piece."""
-        for block in blocks:
-            for start in range(0, len(block), BLOCK_SAMPLES):
-                if self.samples:
-                    self._report(self.samples)
-                piece = block[start : start + BLOCK_SAMPLES]
-                yield piece
-                self.samples += len(piece)
+    segmenter = Segmenter(rules)
+    heard = 0
+    for part in split_blocks(blocks):
+        heard += len(part)
+        yield segmenter.push(part), segmenter.settled
+    yield segmenter.finish(), heard
