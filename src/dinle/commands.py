@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from dinle.config import Arg, read_json
 from dinle.progress import open_console
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dinle.build.config import CutVocabularyConfig, ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
     from dinle.demo import DemoConfig
     from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
-    from dinle.serve.config import ServeConfig
+    from dinle.measure.service_config import ServiceBenchConfig
     from dinle.transcribe import TranscribeConfig
 
 
@@ -124,11 +124,24 @@ def transcribe(config: TranscribeConfig) -> int:
     return transcribe_files(config)
 
 
-def serve(config: ServeConfig) -> None:
+def serve(config: Any) -> None:
     """Serve until interrupted."""
     from dinle.serve.server import serve as run
 
     run(config)
+
+
+def benchmark_service(config: ServiceBenchConfig) -> None:
+    """Put the service under load; print the figures, where the report is, and one line of JSON last, for programs."""
+    from dinle.measure.benchmark import find_json
+    from dinle.measure.service_bench import benchmark_service as run
+    from dinle.measure.service_report import render_service, summarize
+
+    path = run(config)
+    report = read_json(find_json(path))
+    open_console().print(render_service(report))
+    print(f"report: {path}")
+    print(json.dumps(summarize(report), ensure_ascii=False))
 
 
 def demo(config: DemoConfig) -> None:

@@ -13,12 +13,13 @@ import urllib.error
 import urllib.request
 import uuid
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from dinle.errors import DinleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 START_S = 60.0
@@ -31,16 +32,38 @@ class ServiceFailedError(DinleError):
     """The service did not start, or did not answer with a transcript."""
 
 
+@dataclass(frozen=True)
+class RunningService:
+    """A service that runs as a process of its own: its base URL, and the process."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def run_service(model: Path | None = None, port: int = 0) -> Iterator[str]:
+def run_service(model: Path | None = None, port: int = 0, env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run ``dinle serve`` on the loopback address while the context lasts; see :func:`start_service`.
+
+    Yields:
+        The base URL, once the service is ready.
+    """
+    with start_service(model, port, env) as service:
+        yield service.url
+
+
+@contextmanager
+def start_service(
+    model: Path | None = None, port: int = 0, env: Mapping[str, str] | None = None
+) -> Iterator[RunningService]:
     """Run ``dinle serve`` on the loopback address while the context lasts.
 
     Args:
         model: bundle folder (``None``: the bundled model).
         port: 0 takes a free one.
+        env: variables ``ASR_*`` of the service; those of this process are not handed on.
 
     Yields:
-        The base URL, once the service is ready.
+        The service, once it is ready.
 
     Raises:
         ServiceFailedError: it ended early or was not ready within a minute; the message holds its last words.
@@ -49,13 +72,13 @@ def run_service(model: Path | None = None, port: int = 0) -> Iterator[str]:
     command = [sys.executable, "-m", "dinle.cli", "serve", "--host", "127.0.0.1", "--port", str(port)]
     if model is not None:
         command += ["--model", str(model)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASR_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASR_")} | dict(env or {})
     with tempfile.TemporaryFile() as log:  # not a pipe: one that nobody reads stops the service when it is full
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
         address = f"http://127.0.0.1:{port}"
         try:
             _wait_until_ready(process, address, log)
-            yield address
+            yield RunningService(address, process.pid)
         finally:
             process.terminate()
             try:
