@@ -1,4 +1,4 @@
-# demo: every step on a small data set    test: the whole suite    check: ruff, mypy, hadolint
+# demo: every step on a small data set    test: the whole suite    check: ruff, mypy, hadolint, bandit    audit: pip-audit
 # serve: the service, kept running        bench: the committed reports, anew    loadtest: locust against a running service
 # bench-wav2vec2: every precision and other engines on the architecture of wav2vec2-base
 # embedded-model: the bundled models, from public weights and texts
@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 HOST   ?= http://127.0.0.1:8000
 
-.PHONY: demo test check serve bench bench-wav2vec2 loadtest embedded-model clean
+.PHONY: demo test check audit serve bench bench-wav2vec2 bench-service loadtest embedded-model clean
 
 demo: $(READY)
 	$(BIN)/dinle demo
@@ -21,6 +21,12 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive src app scripts locust
+
+# Asks PyPI for known vulnerabilities of the tested versions.
+audit: $(READY)
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 serve: $(READY)
 	$(BIN)/dinle serve

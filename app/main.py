@@ -3,5 +3,9 @@
 from __future__ import annotations
 
 from dinle.serve.app import create_app
+from dinle.serve.logs import set_up_logging
+from dinle.serve.settings import read_settings
 
-app = create_app()
+settings = read_settings()
+set_up_logging(settings.log_format)
+app = create_app(settings=settings)

@@ -65,6 +65,12 @@ COMMANDS = (
     Command("benchmark", "6  backends side by side on a clip", "dinle.measure.config:BenchmarkConfig", "measure"),
     Command("transcribe", "   audio files -> text, json, srt or vtt", "dinle.transcribe:TranscribeConfig"),
     Command("serve", "7  the HTTP service", "dinle.serve.config:ServeConfig", "serve"),
+    Command(
+        "benchmark-service",
+        "8  the HTTP service under load: requests/s, latency, overload, soak",
+        "dinle.measure.service_config:ServiceBenchConfig",
+        "measure",
+    ),
     Command("demo", "   every step above on a small data set", "dinle.demo:DemoConfig", "train"),
 )
 
@@ -73,13 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's own) and return its exit status: 0 done, 1 failed, 2 wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((c for c in COMMANDS if arguments and c.name == arguments[0]), None)
-    options = vars(build_parser(command).parse_args(arguments))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     if command is None:
+        build_parser(None).parse_args(arguments)
         build_parser(None).print_help()
         return EXIT_USAGE
     try:
-        status = run_command(command, options)
+        status = run_command(command, vars(build_parser(command).parse_args(arguments)))
         sys.stdout.flush()
     except DinleError as error:
         print(f"dinle {command.name}: {error}", file=sys.stderr)

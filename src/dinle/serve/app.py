@@ -2,66 +2,42 @@
 
 from __future__ import annotations
 
-import html
+import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, Field
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from dinle import __version__
-from dinle.recognize.audio import AudioLimits
+from dinle.errors import UsageError
+from dinle.recognize.bundle import find_default_bundle
 from dinle.recognize.load import load
-from dinle.recognize.recognizer import Recognizer
-from dinle.serve import transcribe
+from dinle.recognize.recognizer import CtcRecognizer, Recognizer
+from dinle.serve import live_openai, live_plain, openai_api, status, transcribe
+from dinle.serve.batching import BatchingEngine, BatchRules
 from dinle.serve.errors import add_error_handlers
-from dinle.serve.middleware import RequestIdMiddleware, UploadGuardMiddleware
+from dinle.serve.live import StreamCounter
+from dinle.serve.logs import AccessMiddleware
+from dinle.serve.metrics import Metrics, watch_event_loop
+from dinle.serve.middleware import REQUEST_ID_HEADER, RequestIdMiddleware, UploadGuardMiddleware
+from dinle.serve.models import ModelStore
 from dinle.serve.scheduler import Scheduler
+from dinle.serve.security import KeyGuardMiddleware, SecurityHeadersMiddleware, parse_origins, read_api_keys
+from dinle.serve.service import Service
 from dinle.serve.settings import Settings, read_settings
-from dinle.serve.transcribe import Service, get_service
+from dinle.serve.tracing import TracingMiddleware, set_up_tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-PAGE = """<!doctype html>
-<html lang="tr">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>dinle</title>
-<h1>dinle</h1>
-<p>Türkçe konuşmayı yazıya çevirir. Turns Turkish speech into text.</p>
-<pre>curl -F file=@speech.wav {url}transcribe</pre>
-<form action="transcribe" method="post" enctype="multipart/form-data">
-<input type="file" name="file" accept="audio/*,video/*" required>
-<button>Yazıya çevir</button>
-</form>
-<p><a href="docs">API</a> · <a href="healthz">healthz</a></p>
-</html>
-"""
-
-router = APIRouter()
-
-
-class Health(BaseModel):
-    """The service is up, its model loaded and warm."""
-
-    status: Literal["ok"] = "ok"
-    model: str = Field(description="name of the loaded model", examples=["dinle-base-tr"])
-    backend: str = Field(description="engine that runs it", examples=["onnx_int8"])
-
-
-@router.get("/healthz", summary="Is it up")
-async def check_health(service: Annotated[Service, Depends(get_service)]) -> Health:
-    """Answers as soon as requests can be served; never waits for an inference."""
-    return Health(model=service.recognizer.name, backend=service.backend)
-
-
-@router.get("/", include_in_schema=False)
-async def show_page(request: Request) -> HTMLResponse:
-    """How to use the service, for people."""
-    return HTMLResponse(PAGE.format(url=html.escape(str(request.base_url))))
+# What needs no key: whether it lives, what it is, and how it is used.
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/version", "/docs", "/openapi.json"})
+DESCRIPTION = "Send a recording to `/transcribe`, get its text. Errors say what came and what was expected."
+ROUTERS = (
+    transcribe.router, openai_api.router, live_plain.router, live_openai.router, status.router,
+)  # fmt: skip
 
 
 def create_app(
@@ -78,37 +54,153 @@ def create_app(
         UsageError: a setting in the environment does not fit.
     """
     settings = settings or read_settings()
-    scheduler = Scheduler(settings.workers, settings.max_queue)
+    metrics = Metrics()
+    batched = settings.engine_workers * settings.batch_size  # so many windows must be there for full batches
+    scheduler = Scheduler(batched, settings.max_queue, slice_s=settings.slice_s, meter=metrics)
 
     @asynccontextmanager
     async def run_service(app: FastAPI) -> AsyncIterator[None]:
-        ready = await run_sync(prepare_recognizer, recognizer, settings)
-        limits = AudioLimits(max_bytes=settings.max_bytes, max_seconds=settings.max_seconds)
-        app.state.service = Service(ready, scheduler, limits, ready.backend or settings.backend)
+        models = await asyncio.to_thread(make_store, recognizer, settings, metrics)
+        service = Service(settings, models, scheduler, metrics, StreamCounter(settings.max_streams))
+        metrics.read_gauges_from(lambda: scheduler.waiting, lambda: scheduler.running, lambda: service.streams.open)
+        async with models.use():  # loaded before the first request is taken
+            pass
+        watches = [asyncio.ensure_future(watch_event_loop(metrics))]
+        if settings.reload_s:
+            watches.append(asyncio.ensure_future(models.keep_fresh(settings.reload_s)))
+        app.state.service = service
         yield
+        app.state.stopping = True
+        for watch in watches:
+            watch.cancel()
+        await scheduler.close()
+        if app.state.tracing is not None:
+            await asyncio.to_thread(app.state.tracing.shut_down)
 
     app = FastAPI(
         title="dinle",
         version=__version__,
         summary="Turkish speech recognition",
-        description="Send a recording to `/transcribe`, get its text. Errors say what came and what was expected.",
+        description=DESCRIPTION,
         lifespan=run_service,
         generate_unique_id_function=lambda route: route.name,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
-    app.include_router(transcribe.router)
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     add_error_handlers(app)
-    # The last one added stands outermost: refusals of the guard carry a request id too.
-    app.add_middleware(UploadGuardMiddleware, max_bytes=settings.max_bytes, admit=scheduler.admit)
-    app.add_middleware(RequestIdMiddleware)
+    app.state.tracing = set_up_tracing()
+    add_middlewares(app, settings, scheduler, metrics)
     return app
 
 
-def prepare_recognizer(recognizer: Recognizer | Callable[[], Recognizer] | None, settings: Settings) -> Recognizer:
-    """Load the model where it is not given, and run it once on noise so that the first request is not the slow one."""
-    if recognizer is None:
-        recognizer = load(settings.model_dir, backend=settings.backend, threads=settings.engine_threads)
-    elif not isinstance(recognizer, Recognizer):
-        recognizer = recognizer()
+def add_middlewares(app: FastAPI, settings: Settings, scheduler: Scheduler, metrics: Metrics) -> None:
+    """Put around the routes what every request passes; the last one added stands outermost.
+
+    Raises:
+        UsageError: keys or origins that do not fit.
+    """
+    origins = parse_origins(settings.cors_origins)
+    app.add_middleware(
+        UploadGuardMiddleware,
+        max_bytes=settings.max_bytes,
+        admit=scheduler.admit,
+        upload_s=settings.upload_s,
+    )
+    app.add_middleware(KeyGuardMiddleware, keys=read_api_keys(settings), open_paths=OPEN_PATHS)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", REQUEST_ID_HEADER],
+            expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
+        )
+    app.add_middleware(SecurityHeadersMiddleware, shared=bool(origins))
+    paths = {
+        path for router in ROUTERS for route in router.routes if "{" not in (path := str(getattr(route, "path", "")))
+    }
+    if app.state.tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=app.state.tracing, paths=paths)
+    app.add_middleware(AccessMiddleware, metrics=metrics, paths=paths)
+    app.add_middleware(RequestIdMiddleware)
+
+
+def make_store(
+    default: Recognizer | Callable[[], Recognizer] | None, settings: Settings, metrics: Metrics
+) -> ModelStore:
+    """The models that the settings name, around the default one where it is given.
+
+    Raises:
+        BundleError: the bundled model is missing.
+        UsageError: there is no such folder of models.
+    """
+    source: Recognizer | Path
+    source = (
+        default if isinstance(default, Recognizer) else default() if default is not None else find_default(settings)
+    )
+    if isinstance(source, Recognizer):
+        equip_recognizer(source, settings, metrics)
+    store = ModelStore(
+        lambda folder: equip_recognizer(load_folder(folder, settings), settings, metrics),
+        source,
+        Path(settings.models_dir) if settings.models_dir is not None else None,
+        idle_s=settings.model_idle_s,
+        on_load=lambda name, outcome: note_load(metrics, store, name, outcome),
+    )
+    if isinstance(source, Recognizer):
+        note_load(metrics, store, source.name, "loaded")
+    return store
+
+
+def find_default(settings: Settings) -> Path:
+    """The default model's folder (for pytorch it may be a hub id).
+
+    Raises:
+        BundleNotFoundError: none is named, and the bundled one is missing.
+    """
+    return Path(settings.model_dir) if settings.model_dir is not None else find_default_bundle()
+
+
+def load_default(settings: Settings) -> Recognizer:
+    """The default model; raises as :func:`dinle.load`."""
+    return load_folder(find_default(settings), settings)
+
+
+def load_folder(folder: Path, settings: Settings) -> Recognizer:
+    """The model in a folder, by the settings' engine; raises as :func:`dinle.load`. Blocks for seconds."""
+    return load(folder, backend=settings.backend, threads=settings.engine_threads)
+
+
+def note_load(metrics: Metrics, store: ModelStore, name: str, outcome: str) -> None:
+    """Count a model that was loaded, swapped, unloaded, or could not be loaded."""
+    if outcome == "unloaded":
+        metrics.hide_model(name)
+        return
+    metrics.count_model_load(name, "failed" if outcome == "failed" else "loaded")
+    recognizer = store.loaded.get(name)
+    if recognizer is not None:
+        family = recognizer.bundle.family if recognizer.bundle is not None else "unknown"
+        metrics.show_model(name, family, recognizer.backend or "unknown")
+
+
+def equip_recognizer(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> Recognizer:
+    """Let a CTC model's runs be counted, and shared where that is asked for; run it once on noise.
+
+    Raises:
+        UsageError: batches are asked for, and the model does not take them.
+    """
+    if isinstance(recognizer, CtcRecognizer):
+        rules = BatchRules(settings.batch_size, settings.batch_seconds, settings.batch_wait_s, settings.engine_workers)
+        engine = recognizer.engine
+        recognizer.engine = BatchingEngine(
+            engine.engine if isinstance(engine, BatchingEngine) else engine, rules, metrics
+        )
+    elif settings.batch_size > 1:
+        raise UsageError(
+            f"ASR_BATCH_SIZE is {settings.batch_size}, and {recognizer.name} is a Whisper model, which takes one segment "
+            "a run; set it to 1"
+        )
     recognizer.warm_up()
     return recognizer

@@ -10,7 +10,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 
 from dinle.errors import DinleError
-from dinle.serve.errors import REQUEST_ID_KEY, UploadTooLargeError, make_error_response
+from dinle.serve.errors import REQUEST_ID_KEY, UploadTooLargeError, UploadTooSlowError, make_error_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +33,15 @@ class RequestIdMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI connection; other kinds than HTTP pass untouched."""
-        if scope["type"] != "http":
+        """One ASGI connection; a WebSocket gets an id and passes, other kinds pass untouched."""
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = scope[REQUEST_ID_KEY] = given if PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+            return
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -66,19 +69,21 @@ class UploadGuardMiddleware:
         app: the application behind.
         max_bytes: the largest accepted file.
         admit: raises a :class:`DinleError` when no upload can be taken now.
+        upload_s: seconds within which a body must have arrived.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, admit: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, admit: Callable[[], None], upload_s: float = float("inf")) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.admit = admit
+        self.upload_s = upload_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; what carries no body passes untouched."""
         if scope["type"] != "http" or not has_body(scope):
             await self.app(scope, receive, send)
             return
-        body = GuardedBody(receive, send, self.max_bytes)
+        body = GuardedBody(receive, send, self.max_bytes, self.upload_s)
         try:
             body.check_declared(Headers(scope=scope).get("content-length"))
             self.admit()
@@ -95,9 +100,11 @@ class GuardedBody:
     closes a connection with unread bytes resets it, and the reset can overtake the answer.
     """
 
-    def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, send: Send, max_bytes: int, upload_s: float = float("inf")) -> None:
         self._receive = receive
         self._send = send
+        self._upload_s = upload_s
+        self._ends_at = anyio.current_time() + upload_s
         self.max_file_bytes = max_bytes
         self.max_body_bytes = max_bytes + FORM_OVERHEAD_BYTES
         self.received_bytes = 0
@@ -109,8 +116,13 @@ class GuardedBody:
             raise UploadTooLargeError(f"{content_length} bytes", self.max_file_bytes)
 
     async def receive(self) -> Message:
-        """The next piece of the body, or the client's leaving; raises a 413 when the pieces add up to too much."""
-        message = await self._take()
+        """The next piece of the body, or the client's leaving; raises a 413 or 408 for too many bytes or too much time."""
+        if self.complete:  # what comes now is the client's leaving, in its own time
+            return await self._take()
+        with anyio.move_on_at(self._ends_at) as scope:
+            message = await self._take()
+        if scope.cancelled_caught:
+            raise UploadTooSlowError(self._upload_s)
         if self.received_bytes > self.max_body_bytes:
             raise UploadTooLargeError(f"more than {self.max_file_bytes} bytes", self.max_file_bytes)
         return message

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import Any
 
 import uvicorn
 
 from dinle.errors import UsageError
-from dinle.recognize.load import load
-from dinle.serve.app import create_app
+from dinle.serve.app import create_app, load_default
+from dinle.serve.config import list_flags
+from dinle.serve.logs import set_up_logging
 from dinle.serve.settings import read_settings
 
-if TYPE_CHECKING:
-    from dinle.serve.config import ServeConfig
-
-# On a signal, requests that were accepted get this long to finish.
-SHUTDOWN_S = 30
 MAX_PORT = 65_535
+# Messages of WebSockets carry sound: a second of it, or a recording piece by piece, never a whole one.
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 
-def serve(config: ServeConfig) -> None:
+def serve(config: Any) -> None:
     """Serve until interrupted. Flags win over ``ASR_*`` variables.
+
+    Args:
+        config: a :data:`dinle.serve.config.ServeConfig`.
 
     Raises:
         UsageError: a flag or a variable does not fit.
@@ -28,16 +30,18 @@ def serve(config: ServeConfig) -> None:
     """
     if not 0 <= config.port <= MAX_PORT:
         raise UsageError(f"--port is {config.port}; expected 0 (any free one) to {MAX_PORT}")
-    settings = read_settings(
-        backend=config.backend,
-        model_dir=config.model,
-        threads=config.threads,
-        workers=config.workers,
-        max_bytes=config.max_bytes,
-        max_seconds=config.max_seconds,
-        max_queue=config.max_queue,
-    )
+    settings = read_settings(**{name: getattr(config, flag) for name, flag in list_flags().items()})
     # Loaded here, not at the application's start: a wrong folder is one line on the terminal, not a traceback.
-    recognizer = load(settings.model_dir, backend=settings.backend, threads=settings.engine_threads)
-    app = create_app(recognizer, settings)
-    uvicorn.run(app, host=config.host, port=config.port, timeout_graceful_shutdown=SHUTDOWN_S)
+    app = create_app(load_default(settings), settings)
+    logging.getLogger().handlers.clear()  # the command line's own
+    set_up_logging(settings.log_format)
+    uvicorn.run(
+        app,
+        host=config.host,
+        port=config.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Depends, File, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Query, Request, UploadFile
 from pydantic import BaseModel, Field
 
-from dinle.recognize.audio import AudioLimits, decode_audio
-from dinle.recognize.recognizer import Recognizer
-from dinle.serve.errors import ErrorBody
-from dinle.serve.scheduler import Scheduler
+from dinle.serve.answers import TRANSCRIBE_ERRORS
+from dinle.serve.service import Service, get_service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
-router = APIRouter()
+    from dinle.recognize.transcript import Transcript, Word
 
-
-@dataclass(frozen=True)
-class Service:
-    """What the routes work with; made when the application starts."""
-
-    recognizer: Recognizer
-    scheduler: Scheduler
-    limits: AudioLimits
-    backend: str
+router = APIRouter(tags=["transcribe"])
 
 
-def get_service(request: Request) -> Service:
-    """The running application's service (a FastAPI dependency)."""
-    return cast("Service", request.app.state.service)
+class TimedWord(BaseModel):
+    """A word, where it was said, and how sure it is."""
+
+    word: str
+    start: float = Field(description="seconds from the start of the recording")
+    end: float
+    confidence: float = Field(ge=0, le=1)
+
+
+class Details(BaseModel):
+    """What is told besides, when it is asked for."""
+
+    duration: float = Field(description="seconds of sound")
+    model: str = Field(description="name of the model that heard it")
+    words: list[TimedWord]
 
 
 class TranscribeAnswer(BaseModel):
@@ -43,64 +42,29 @@ class TranscribeAnswer(BaseModel):
     inference_time: float = Field(
         description="seconds of work: decoding the audio and running the model, without waiting"
     )
+    details: Details | None = Field(default=None, description="only with `details=true`")
 
     model_config = {"json_schema_extra": {"examples": [{"text": "bugün hava çok güzel", "inference_time": 0.2147}]}}
 
 
-def describe_error(
-    status: int, description: str, code: str, detail: str, **more: Any
-) -> dict[int | str, dict[str, Any]]:
-    """One entry of a route's ``responses``, with an example."""
-    example = {"detail": detail, "code": code, "request_id": "5f1c3e0a9b7d4c22a6e8d0f4b1c93a75"}
-    content = {"application/json": {"example": example}}
-    return {status: {"model": ErrorBody, "description": description, "content": content, **more}}
-
-
-RETRY_AFTER = {"Retry-After": {"description": "seconds until a place should be free", "schema": {"type": "integer"}}}
-ERRORS = {
-    **describe_error(400, "The form cannot be parsed", "bad_request", "Missing boundary in multipart."),
-    **describe_error(
-        413,
-        "The file or the recording is too long",
-        "audio_limit",
-        "the audio is longer than 600 s; cut it into shorter files",
-    ),
-    **describe_error(
-        415,
-        "Not audio, or damaged",
-        "audio_decode",
-        "the audio cannot be read as audio (Invalid data found when processing input); "
-        "expected wav, flac, ogg, opus, mp3, m4a or webm",
-    ),
-    **describe_error(
-        422,
-        "The field `file` is missing, or the file is empty",
-        "empty_audio",
-        "the audio is empty (0 bytes); expected an audio file",
-    ),
-    **describe_error(
-        500,
-        "A fault of the service",
-        "internal",
-        "the service failed on this request; its log has the reason under this request id",
-    ),
-    **describe_error(
-        503,
-        "Every worker and every waiting place is taken",
-        "service_busy",
-        "the service is at capacity; try again in 3 s",
-        headers=RETRY_AFTER,
-    ),
-}
-
-
-@router.post("/transcribe", summary="Transcribe a recording", responses=ERRORS)
+@router.post(
+    "/transcribe",
+    summary="Transcribe a recording",
+    responses=TRANSCRIBE_ERRORS,
+    response_model_exclude_none=True,
+)
 async def transcribe(
     request: Request,
     file: Annotated[
         UploadFile, File(description="wav, flac, ogg, opus, mp3, m4a or webm; any sample rate and channels")
     ],
     service: Annotated[Service, Depends(get_service)],
+    details: Annotated[
+        bool, Query(description="also tell the words with their times, the length and the model")
+    ] = False,
+    model: Annotated[
+        str | None, Query(description="name of a model, see `/v1/models` (default: the default model)", examples=[None])
+    ] = None,
 ) -> TranscribeAnswer:
     """Turn one Turkish recording into text.
 
@@ -108,25 +72,31 @@ async def transcribe(
     curl -F file=@speech.wav http://127.0.0.1:8000/transcribe
     ```
     """
-    work = partial(transcribe_file, service.recognizer, file.file, service.limits)
-    return await service.scheduler.run(work, partial(wait_until_gone, request))
+    transcript = await service.transcribe(request, file.file, model)
+    return TranscribeAnswer(
+        text=transcript.text,
+        inference_time=round(transcript.inference_s, 4),
+        details=tell_details(transcript) if details else None,
+    )
 
 
-def transcribe_file(
-    recognizer: Recognizer, file: BinaryIO, limits: AudioLimits, on_progress: Callable[[float], object]
-) -> TranscribeAnswer:
-    """Decode the whole recording first, so that one over the limits or damaged at its end costs no inference.
-
-    Raises:
-        AudioError: see :func:`dinle.recognize.audio.decode_audio`.
-    """
-    started = time.perf_counter()
-    waveform = decode_audio(file, limits)
-    transcript = recognizer.transcribe(waveform, on_progress=on_progress)
-    return TranscribeAnswer(text=transcript.text, inference_time=round(time.perf_counter() - started, 4))
+def tell_details(transcript: Transcript) -> Details:
+    """Words, length and model of a transcript; seconds rounded to milliseconds."""
+    return Details(
+        duration=round(transcript.duration_s, 3),
+        model=transcript.model,
+        words=time_words(transcript.words),
+    )
 
 
-async def wait_until_gone(request: Request) -> None:
-    """Return when the client has closed the connection. The body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def time_words(words: Iterable[Word]) -> list[TimedWord]:
+    """Words as they are answered: seconds rounded to milliseconds."""
+    return [
+        TimedWord(
+            word=word.text,
+            start=round(word.start_s, 3),
+            end=round(word.end_s, 3),
+            confidence=round(min(1.0, word.confidence), 3),
+        )
+        for word in words
+    ]

@@ -1,0 +1,233 @@
+"""The models that a service offers: loaded on first use, unloaded after idle time, swapped when their bundle changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinle.errors import DinleError, UsageError
+from dinle.recognize.bundle import BUNDLE_FILE
+from dinle.recognize.recognizer import Recognizer
+from dinle.serve.errors import ModelUnknownError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+logger = logging.getLogger(__name__)
+
+# What clients of OpenAI's API have written into them: they mean the default model.
+DEFAULT_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+
+Fingerprint = tuple[int, int, int]
+
+
+@dataclass(eq=False)
+class Entry:
+    """A model that can be asked for.
+
+    Attributes:
+        name: what it is asked for by.
+        folder: its bundle (``None``: given as an object, or not a bundle).
+        recognizer: where it is loaded.
+        fingerprint: of the ``bundle.json`` that was loaded, or that failed to load.
+        users: requests that work with it now.
+        used_at: when the last of them ended, on the monotonic clock.
+    """
+
+    name: str
+    folder: Path | None
+    recognizer: Recognizer | None = None
+    fingerprint: Fingerprint | None = None
+    users: int = 0
+    used_at: float = field(default_factory=time.monotonic)
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ModelStore:
+    """Finds models by name. All methods belong to the event loop; loading happens in threads.
+
+    A change of a bundle is seen by its ``bundle.json``, which is written last: copy the graphs first. The new model is
+    loaded, its hashes verified, and warmed up beside the old one, which answers until then and finishes what it has begun;
+    a bundle that cannot be loaded leaves the old one where it is.
+
+    Args:
+        load: loads the bundle in a folder and warms it up; runs in a thread.
+        default: the default model's folder (a bundle, or for pytorch what is loaded by that name), or the loaded model.
+        models_dir: a folder with more bundles (``None``: no more).
+        idle_s: seconds without use after which a model other than the default is unloaded; 0: never.
+        on_load: is told the name and ``loaded``, ``swapped``, ``failed`` or ``unloaded``.
+
+    Raises:
+        UsageError: there is no folder ``models_dir``.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Path], Recognizer],
+        default: Recognizer | Path,
+        models_dir: Path | None = None,
+        *,
+        idle_s: float = 0.0,
+        on_load: Callable[[str, str], None] = lambda _name, _outcome: None,
+    ) -> None:
+        self._load = load
+        self._models_dir = models_dir
+        self._idle_s = idle_s
+        self._on_load = on_load
+        if models_dir is not None and not models_dir.is_dir():
+            raise UsageError(
+                f"ASR_MODELS_DIR is {str(models_dir)!r}, and there is no such folder; expected one with bundles"
+            )
+        if isinstance(default, Path):
+            self._default = Entry(read_name(default), default)
+        else:
+            folder = default.bundle.folder if default.bundle is not None else None
+            self._default = Entry(default.name, folder, default, read_fingerprint(folder) if folder else None)
+        self._entries: dict[str, Entry] = {}
+        self.scan()
+
+    @property
+    def default(self) -> str:
+        """Name of the model that is taken where none is asked for."""
+        return self._default.name
+
+    @property
+    def names(self) -> list[str]:
+        """What can be asked for, the default first."""
+        return list(self._entries)
+
+    @property
+    def loaded(self) -> dict[str, Recognizer]:
+        """The models in memory."""
+        return {name: entry.recognizer for name, entry in self._entries.items() if entry.recognizer is not None}
+
+    def scan(self) -> None:
+        """Look for bundles in the folder; what is gone is forgotten, what is loaded stays so."""
+        entries = {self._default.name: self._default}
+        for folder in self._list_folders():
+            try:
+                name = read_name(folder)
+            except DinleError as error:
+                logger.warning("left out: %s", error)
+                continue
+            known = self._entries.get(name)
+            if name in entries:
+                if entries[name].folder not in (folder, None):
+                    logger.warning("left out %s: another bundle is called %s too", folder, name)
+                continue
+            entries[name] = known if known is not None and known.folder == folder else Entry(name, folder)
+        self._entries = entries
+
+    def _list_folders(self) -> Iterator[Path]:
+        if self._models_dir is not None:
+            yield from sorted(path.parent for path in self._models_dir.glob(f"*/{BUNDLE_FILE}"))
+
+    def find(self, name: str | None) -> str:
+        """The name of the model that is meant: the default for ``None``, an empty name and OpenAI's own names.
+
+        Raises:
+            ModelUnknownError: there is none of that name.
+        """
+        if not name or (name in DEFAULT_ALIASES and name not in self._entries):
+            return self.default
+        if name not in self._entries:
+            raise ModelUnknownError(name, self.names)
+        return name
+
+    @asynccontextmanager
+    async def use(self, name: str | None = None) -> AsyncIterator[Recognizer]:
+        """A model for the time of a request, loaded first where it is not.
+
+        Raises:
+            ModelUnknownError: there is none of that name.
+            BundleError: it cannot be loaded.
+        """
+        entry = self._entries[self.find(name)]
+        entry.users += 1
+        try:
+            async with entry.loading:  # one loads, the others wait for it
+                if entry.recognizer is None:
+                    await self._load_entry(entry, "loaded")
+            assert entry.recognizer is not None  # noqa: S101 - for the type checker
+            yield entry.recognizer
+        finally:
+            entry.users -= 1
+            entry.used_at = time.monotonic()
+
+    async def _load_entry(self, entry: Entry, outcome: str) -> None:
+        assert entry.folder is not None  # noqa: S101 - for the type checker
+        # Before loading: a bundle that changes meanwhile is seen the next time.
+        entry.fingerprint = await asyncio.to_thread(read_fingerprint, entry.folder)
+        try:
+            entry.recognizer = await asyncio.to_thread(self._load, entry.folder)
+        except DinleError:
+            self._on_load(entry.name, "failed")
+            raise
+        self._on_load(entry.name, outcome)
+        logger.info("model %s %s from %s", entry.name, outcome, entry.folder)
+
+    async def refresh(self) -> None:
+        """Swap models whose bundles have changed, forget those that are gone, unload those that were idle for long."""
+        await asyncio.to_thread(self.scan)
+        for entry in list(self._entries.values()):
+            if entry.recognizer is None or entry.folder is None:
+                continue
+            if await asyncio.to_thread(read_fingerprint, entry.folder) not in (entry.fingerprint, None):
+                await self._swap(entry)
+            elif self._is_idle(entry):
+                entry.recognizer = None
+                self._on_load(entry.name, "unloaded")
+                logger.info("model %s unloaded after %g s without a request", entry.name, self._idle_s)
+
+    def _is_idle(self, entry: Entry) -> bool:
+        if entry is self._default or not self._idle_s or entry.users:
+            return False
+        return time.monotonic() - entry.used_at >= self._idle_s
+
+    async def _swap(self, entry: Entry) -> None:
+        async with entry.loading:
+            try:
+                await self._load_entry(entry, "swapped")
+            except DinleError as error:
+                logger.error("model %s stays as it was, the new one cannot be loaded: %s", entry.name, error)  # noqa: TRY400
+
+    async def keep_fresh(self, period_s: float) -> None:
+        """Call :meth:`refresh` every ``period_s`` seconds, for ever."""
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                await self.refresh()
+            except Exception:  # a full disk must not end the watch
+                logger.exception("looking for changed models failed")
+
+
+def read_fingerprint(folder: Path) -> Fingerprint | None:
+    """What changes when ``bundle.json`` is written anew; ``None`` while there is none."""
+    try:
+        status = (folder / BUNDLE_FILE).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def read_name(folder: Path) -> str:
+    """The name of the model in a bundle folder, without reading the rest; of other folders their own name.
+
+    Raises:
+        UsageError: ``bundle.json`` is not JSON with a name.
+    """
+    path = folder / BUNDLE_FILE
+    if not path.is_file():
+        return folder.name
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        return str(data["name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not JSON with a name ({error!r}); export the bundle again") from error

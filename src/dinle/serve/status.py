@@ -1,0 +1,103 @@
+"""What the service says about itself: whether it is up and ready, which version, its figures, and a page for people."""
+
+from __future__ import annotations
+
+import html
+import platform
+from typing import Annotated, Literal
+
+import onnxruntime
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, Field
+
+from dinle import __version__
+from dinle.serve.service import Service, get_service
+
+PAGE = """<!doctype html>
+<html lang="tr">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>dinle</title>
+<h1>dinle</h1>
+<p>Türkçe konuşmayı yazıya çevirir. Turns Turkish speech into text.</p>
+<pre>curl -F file=@speech.wav {url}transcribe</pre>
+<form action="transcribe" method="post" enctype="multipart/form-data">
+<input type="file" name="file" accept="audio/*,video/*" required>
+<button>Yazıya çevir</button>
+</form>
+<p><a href="docs">API</a> · <a href="healthz">healthz</a></p>
+</html>
+"""
+
+router = APIRouter(tags=["status"])
+
+
+class Health(BaseModel):
+    """The service is up, its model loaded and warm."""
+
+    status: Literal["ok"] = "ok"
+    model: str = Field(description="name of the default model", examples=["dinle-base-tr"])
+    backend: str = Field(description="engine that runs it", examples=["onnx_int8"])
+
+
+class Readiness(BaseModel):
+    """Whether requests should be sent here now."""
+
+    status: Literal["ready", "stopping"]
+
+
+class Version(BaseModel):
+    """What is running."""
+
+    version: str = Field(description="of dinle", examples=["0.1.0"])
+    python: str
+    onnxruntime: str
+
+
+@router.get("/healthz", summary="Is it up")
+async def check_health(service: Annotated[Service, Depends(get_service)]) -> Health:
+    """Answers while the process lives and its event loop runs; never waits for an inference."""
+    recognizer = service.models.loaded.get(service.models.default)
+    backend = recognizer.backend if recognizer is not None else None
+    return Health(model=service.models.default, backend=backend or service.settings.backend)
+
+
+@router.get(
+    "/readyz",
+    summary="Should requests come here",
+    responses={
+        503: {"model": Readiness, "description": "It is stopping: accepted requests are finished, no more are taken"}
+    },
+)
+async def check_readiness(request: Request) -> Response:
+    """200 once the default model is loaded and warmed up, 503 while the service stops."""
+    stopping = bool(getattr(request.app.state, "stopping", False))
+    answer = Readiness(status="stopping" if stopping else "ready")
+    return JSONResponse(answer.model_dump(), status_code=503 if stopping else 200)
+
+
+@router.get("/version", summary="Which version")
+async def tell_version() -> Version:
+    """Versions of dinle and of what it stands on."""
+    return Version(version=__version__, python=platform.python_version(), onnxruntime=onnxruntime.__version__)
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"}
+    },
+)
+async def tell_metrics(request: Request, service: Annotated[Service, Depends(get_service)]) -> Response:
+    """Requests, queue, inference, audio, live streams, models and the process, in Prometheus' text format."""
+    body, media_type = service.metrics.render(request.headers.get("accept", ""))
+    return Response(body, media_type=media_type)
+
+
+@router.get("/", include_in_schema=False)
+async def show_page(request: Request) -> HTMLResponse:
+    """How to use the service, for people."""
+    return HTMLResponse(PAGE.format(url=html.escape(str(request.base_url))))
