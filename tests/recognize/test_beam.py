@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from dinle.errors import UsageError
-from dinle.recognize.beam import BeamRules, Hypothesis, find_log_probs, find_looping, search_beams
+from dinle.recognize.beam import BeamRules, Hypothesis, find_highest, find_log_probs, find_looping, search_beams
 from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 from tests.recognize.writers import Script, ScriptedWriter
 
@@ -139,7 +140,8 @@ def test_a_longer_text_wins_by_its_mean() -> None:
 
 @pytest.mark.parametrize(("seconds", "tokens"), [(0.0, 6), (1.0, 14), (2.6, 26)])
 def test_a_text_is_bounded_by_the_length_of_the_sound(seconds: float, tokens: int) -> None:
-    writer = ScriptedWriter(write_each((A, B, LATER, B, A) * 30))
+    thue_morse = tuple((A, B)[place.bit_count() % 2] for place in range(30))  # holds nothing three times in a row
+    writer = ScriptedWriter(write_each(thue_morse))
     (found,) = search_beams(writer, SMALL, writer.hear([0]), [seconds], BeamRules(beam_size=1))
     assert len(found.tokens) == len(found.attention) == tokens
     assert found.end_log_prob == 0
@@ -246,3 +248,12 @@ def test_banned_tokens_keep_their_share() -> None:
 def test_rules_without_sense_are_refused(rules: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         BeamRules(**rules)
+
+
+@given(
+    values=arrays(np.float32, st.integers(0, 700), elements=st.sampled_from([-np.inf, -2.5, -1.0, 0.0, 0.5, 3.0])),
+    count=st.integers(1, 9),
+)
+def test_the_highest_are_those_of_a_full_sort(values: NDArray[np.float32], count: int) -> None:
+    expected = np.lexsort((np.arange(len(values)), -values))[:count]
+    assert find_highest(values, count).tolist() == expected.tolist()
