@@ -24,6 +24,8 @@ LIVE: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "webm-file": ("webm", "libopus", 48_000, {}),
     "ogg": ("ogg", "libopus", 48_000, {"page_duration": "100000"}),
     "mp4": ("mp4", "aac", 44_100, FRAGMENTED),
+    "wav": ("wav", "pcm_s16le", 44_100, {}),
+    "flac": ("flac", "flac", 44_100, {}),
     "mkv": ("matroska", "pcm_s16le", 44_100, {}),
 }
 
@@ -130,6 +132,25 @@ def test_bytes_and_channels_are_limited() -> None:
         feed(decoder, cut(data, 300))
     with PushDecoder(AudioLimits(max_rate_hz=16_000)) as decoder, pytest.raises(AudioLimitError, match="48000 Hz"):
         feed(decoder, cut(data, 300))
+
+
+@pytest.mark.parametrize("size", [97, 10**9])
+def test_a_push_that_gives_too_much_sound_is_refused(size: int) -> None:
+    bomb = make_flac_silence(3600, declare=False)  # 97 bytes of it are half a minute
+    with (
+        PushDecoder(max_push_s=10) as decoder,
+        pytest.raises(AudioLimitError, match="more than 10 s of sound in a few"),
+    ):
+        feed(decoder, cut(bomb, size))
+    with PushDecoder(max_push_s=2.5) as decoder:
+        blocks = feed(decoder, cut(record("webm"), 5000))
+    np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(record("webm")))
+
+
+@pytest.mark.parametrize("head", [b"bu bir metin", b"ID3\4" + bytes(20), b"OggX" + bytes(20)])
+def test_what_begins_like_no_container_is_refused_at_once(head: bytes) -> None:
+    with PushDecoder() as decoder, pytest.raises(AudioDecodeError, match="expected webm, ogg, mp4 in fragments"):
+        decoder.push(head)
 
 
 def test_only_work_counts_as_decoding_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -13,8 +14,9 @@ import httpx2
 from dinle.recognize.recognizer import CtcRecognizer
 from dinle.serve.app import create_app
 from dinle.serve.settings import Settings
-from tests.fakes import FakeEngine, make_tone
+from tests.fakes import FakeEngine, fake_recognizer, make_tone
 from tests.graphs import spell_levels, write_level_bundle
+from tests.recognize.hostile_sounds import make_flac_silence
 from tests.sounds import encode_wav
 
 if TYPE_CHECKING:
@@ -194,3 +196,41 @@ def test_an_inference_that_fails_leaves_its_neighbours_alone() -> None:
 
     anyio.run(main)
     assert sorted(answers) == [(1.0, 200)] * 4 + [(2.0, 500)] * 2
+
+
+def test_a_short_recording_is_done_while_hours_are_judged() -> None:
+    """One worker: what decodes for seconds gives way after each slice, as what recognises does."""
+    app = create_app(fake_recognizer(), Settings(workers=1, max_queue=5, slice_s=0.05))
+    hours = make_flac_silence(7_000, declare=False)
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with open_client(app) as client, anyio.create_task_group() as group:
+
+            async def ask(name: str, audio: bytes) -> None:
+                assert (await post(client, audio)).status_code == 200
+                ended.append(name)
+
+            group.start_soon(ask, "hours", hours)
+            await wait_for(lambda: app.state.service.scheduler.running == 1)
+            for number in range(3):
+                started = time.perf_counter()
+                await ask(f"short {number}", SPEECH)
+                assert time.perf_counter() - started < 1.0
+
+    anyio.run(main)
+    assert ended == ["short 0", "short 1", "short 2", "hours"]
+
+
+def test_the_collector_passes_over_what_lives_as_long_as_the_service() -> None:
+    """A full collection stops every thread, the event loop's too; over all modules and routes it would take 20 to 70 ms."""
+    app = create_app(fake_recognizer(), Settings())
+
+    async def main() -> None:
+        async with open_client(app) as client:
+            assert gc.get_freeze_count() > 10_000
+            assert app.openapi_schema is not None
+            assert (await post(client, SPEECH)).status_code == 200
+
+    anyio.run(main)
+    assert gc.get_freeze_count() == 0

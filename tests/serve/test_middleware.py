@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.testclient import TestClient
 
 from dinle.serve import middleware
 from dinle.serve.app import create_app
-from dinle.serve.errors import UploadTooLargeError, make_error_response
+from dinle.serve.errors import ERROR_CODE_KEY, UploadTooLargeError, make_error_response
 from dinle.serve.middleware import FORM_OVERHEAD_BYTES, RequestIdMiddleware, UploadGuardMiddleware
 from dinle.serve.settings import Settings
 from tests.fakes import fake_recognizer, make_tone
@@ -120,6 +122,26 @@ def test_what_nothing_else_caught_is_answered_and_logged(caplog: pytest.LogCaptu
     assert "ZeroDivisionError: secret" in caplog.text
 
 
+def test_a_fault_is_answered_with_every_header_that_other_answers_have() -> None:
+    """Behind what adds them: pages of other origins may read the answer, and browsers are careful with it."""
+    app = create_app(fake_recognizer(), Settings(cors_origins="https://example.org"))
+
+    @app.get("/broken")
+    async def break_down() -> None:
+        raise ZeroDivisionError("secret")
+
+    with TestClient(app, headers={"Origin": "https://example.org"}) as client:
+        fault, other = client.get("/broken"), client.get("/nope")
+        assert (fault.status_code, fault.json()["code"]) == (500, "internal")
+        assert fault.json()["request_id"] == fault.headers["X-Request-ID"]
+        assert "secret" not in fault.text
+        assert fault.headers.keys() == other.headers.keys()
+        assert fault.headers["Access-Control-Allow-Origin"] == "https://example.org"
+        assert fault.headers["X-Content-Type-Options"] == "nosniff"
+        metrics = client.get("/metrics").text
+    assert 'dinle_requests_total{method="GET",route="/broken",status="500"} 1.0' in metrics
+
+
 def test_an_error_in_the_middle_of_an_answer_cuts_it() -> None:
     async def fail(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -129,6 +151,22 @@ def test_an_error_in_the_middle_of_an_answer_cuts_it() -> None:
     with pytest.raises(ZeroDivisionError):
         anyio.run(RequestIdMiddleware(fail), wire.scope, wire.receive, wire.send)
     assert len(wire.answer) == 1
+
+
+def test_a_body_whose_sender_has_left_is_answered_to_nobody() -> None:
+    """FastAPI's parser makes a 400 of it: not the client's mistake, and not to be counted as one."""
+    wire = Wire({"content-length": "50000"})
+
+    async def leave() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def parse(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.disconnect"
+        await make_error_response(scope, HTTPException(400))(scope, receive, send)
+
+    anyio.run(UploadGuardMiddleware(parse, MAX_BYTES, lambda: None), wire.scope, leave, wire.send)
+    assert wire.answer == []
+    assert wire.scope[ERROR_CODE_KEY] == "client_gone"
 
 
 @pytest.fixture

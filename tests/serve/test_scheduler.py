@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,6 +20,11 @@ async def settle(scheduler: Scheduler, condition: Callable[[], bool]) -> None:
     with anyio.fail_after(5):
         while not condition():  # noqa: ASYNC110 - the scheduler has no event for it
             await anyio.sleep(0.005)
+
+
+def sleep(seconds: float) -> str:
+    time.sleep(seconds)
+    return "done"
 
 
 def work(function: Callable[[], Any], steps: int = 1) -> Generator[None, None, Any]:
@@ -49,7 +55,7 @@ def test_a_job_gives_its_result_and_its_times() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(scheduler.run, work(lambda: time.sleep(0.1)))
             await settle(scheduler, lambda: scheduler.running == 1)
-            outcome = await scheduler.run(work(lambda: time.sleep(0.02) or "done", steps=3))
+            outcome = await scheduler.run(work(lambda: sleep(0.02), steps=3))
         assert outcome.value == "done"
         assert 0.06 <= outcome.work_s < 0.1
         assert 0.03 < outcome.wait_s < 0.2
@@ -117,15 +123,13 @@ def test_an_error_is_its_own_jobs_alone() -> None:
     run(main, workers=2)
 
 
-def test_a_worker_survives_an_error_that_is_no_exception() -> None:
-    class Strange(BaseException):
-        pass
-
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
+def test_an_error_that_would_end_the_event_loop_is_told_as_a_plain_one(error: BaseException) -> None:
     def leave() -> None:
-        raise Strange
+        raise error
 
     async def main(scheduler: Scheduler) -> None:
-        with pytest.raises(Strange):
+        with pytest.raises(RuntimeError, match=f"the job was ended by {type(error).__name__}"):
             await scheduler.run(work(leave))
         assert (await scheduler.run(work(lambda: "alive"))).value == "alive"
 
@@ -191,7 +195,7 @@ def test_live_jobs_go_first_and_leave_every_third_turn() -> None:
             group.start_soon(scheduler.run, work(lambda: release.wait(5)))
             await settle(scheduler, lambda: scheduler.running == 1)
             for name in ("file 0", "file 1"):
-                group.start_soon(scheduler.run, work(lambda name=name: order.append(name)))
+                group.start_soon(scheduler.run, work(partial(order.append, name)))
             await settle(scheduler, lambda: scheduler.waiting == 2)
 
             async def ask_live(name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ AudioSource: TypeAlias = str | Path | bytes | BinaryIO
 GROUP_S = 1.0
 MAX_BLOCK_S = 4.0
 MAX_GROUP_VALUES = 384_000  # samples times channels: two channels of a second at the highest rate in use
+SCAN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,22 @@ def check_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> float:
     Raises:
         AudioError: as :func:`decode_audio`, except that samples which are not numbers go unnoticed.
     """
+    return deque(scan_audio(source, limits), maxlen=1).pop()
+
+
+def scan_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Iterator[float]:
+    """As :func:`check_audio`, in steps of about :data:`SCAN_S` of work: the seconds counted so far, those of all last."""
     clock = DecodeClock(limits.max_decode_s)
     with _open_file(source, limits.max_bytes) as (file, name), clock.running():
         _check_bytes(file, name, limits.max_bytes)
-        samples, rate_hz = 0, SAMPLE_RATE_HZ
+        samples, rate_hz, step_ends_s = 0, SAMPLE_RATE_HZ, SCAN_S
         for frame in decode_frames(file, name, limits, clock):
             samples, rate_hz = samples + frame.samples, frame.sample_rate
-    return samples / rate_hz
+            if clock.spent_s >= step_ends_s:
+                step_ends_s = clock.spent_s + SCAN_S
+                with clock.standing():
+                    yield samples / rate_hz
+    yield samples / rate_hz
 
 
 @contextmanager

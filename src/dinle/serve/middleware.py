@@ -10,7 +10,14 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 
 from dinle.errors import DinleError
-from dinle.serve.errors import REQUEST_ID_KEY, UploadTooLargeError, UploadTooSlowError, make_error_response
+from dinle.serve.errors import (
+    ERROR_CODE_KEY,
+    REQUEST_ID_KEY,
+    ServiceBusyError,
+    UploadTooLargeError,
+    UploadTooSlowError,
+    make_error_response,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +33,40 @@ FORM_OVERHEAD_BYTES = 16 * 1024
 LINGER_S = 2.0
 
 
-class RequestIdMiddleware:
-    """Gives each request an id, in its answer's header too, and answers what nothing else caught with 500 JSON."""
+class FaultMiddleware:
+    """Answers what nothing else caught with 500 JSON.
+
+    Stands behind what adds headers to every answer: security headers and CORS are most wanted where something went wrong.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection; other kinds than HTTP pass untouched."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch_start)
+        except Exception as error:
+            if started:  # too late for another answer: the server cuts the connection
+                raise
+            await make_error_response(scope, error)(scope, receive, send)
+
+
+class RequestIdMiddleware:
+    """Gives each request an id, in its answer's header too. A fault of what stands behind it is answered with 500 JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = FaultMiddleware(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; a WebSocket gets an id and passes, other kinds pass untouched."""
@@ -39,24 +75,13 @@ class RequestIdMiddleware:
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = scope[REQUEST_ID_KEY] = given if PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
-        if scope["type"] == "websocket":
-            await self.app(scope, receive, send)
-            return
-        started = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
-        try:
-            await self.app(scope, receive, send_with_id)
-        except Exception as error:
-            if started:  # too late for another answer: the server cuts the connection
-                raise
-            await make_error_response(scope, error)(scope, receive, send_with_id)
+        await self.app(scope, receive, send_with_id)
 
 
 class UploadGuardMiddleware:
@@ -70,13 +95,23 @@ class UploadGuardMiddleware:
         max_bytes: the largest accepted file.
         admit: raises a :class:`DinleError` when no upload can be taken now.
         upload_s: seconds within which a body must have arrived.
+        max_uploads: bodies that may be on their way at the same time. They have no place yet, and lie on a disk.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, admit: Callable[[], None], upload_s: float = float("inf")) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        admit: Callable[[], None],
+        upload_s: float = float("inf"),
+        max_uploads: int = 1_000_000,
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.admit = admit
         self.upload_s = upload_s
+        self.max_uploads = max_uploads
+        self._bodies: set[GuardedBody] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; what carries no body passes untouched."""
@@ -87,10 +122,24 @@ class UploadGuardMiddleware:
         try:
             body.check_declared(Headers(scope=scope).get("content-length"))
             self.admit()
+            self._check_uploads()
         except (DinleError, UploadTooLargeError) as error:
             await make_error_response(scope, error)(scope, body.receive, body.send)
             return
-        await self.app(scope, body.receive, body.send)
+        self._bodies.add(body)
+        try:
+            await self.app(scope, body.receive, body.send)
+        finally:
+            self._bodies.discard(body)
+        if body.abandoned:
+            scope[ERROR_CODE_KEY] = "client_gone"
+
+    def _check_uploads(self) -> None:
+        if (
+            len(self._bodies) >= self.max_uploads
+            and sum(not body.complete for body in self._bodies) >= self.max_uploads
+        ):
+            raise ServiceBusyError(1)
 
 
 class GuardedBody:
@@ -98,6 +147,11 @@ class GuardedBody:
 
     An answer that leaves before the body has arrived is followed by a moment of reading and dropping: a server that
     closes a connection with unread bytes resets it, and the reset can overtake the answer.
+
+    Attributes:
+        complete: nothing of the body is outstanding.
+        abandoned: the client left before its body had come. What is answered then is read by nobody and not sent: FastAPI's
+            parser makes a 400 of it, which would count as one.
     """
 
     def __init__(self, receive: Receive, send: Send, max_bytes: int, upload_s: float = float("inf")) -> None:
@@ -109,6 +163,7 @@ class GuardedBody:
         self.max_body_bytes = max_bytes + FORM_OVERHEAD_BYTES
         self.received_bytes = 0
         self.complete = False
+        self.abandoned = False
 
     def check_declared(self, content_length: str | None) -> None:
         """Raise a 413 when the header ``Content-Length`` says too much (the server guarantees a number)."""
@@ -123,12 +178,15 @@ class GuardedBody:
             message = await self._take()
         if scope.cancelled_caught:
             raise UploadTooSlowError(self._upload_s)
+        self.abandoned = message["type"] == "http.disconnect"
         if self.received_bytes > self.max_body_bytes:
             raise UploadTooLargeError(f"more than {self.max_file_bytes} bytes", self.max_file_bytes)
         return message
 
     async def send(self, message: Message) -> None:
         """Pass the answer on; before its end, drop what the client still sends."""
+        if self.abandoned:
+            return
         if message["type"] == "http.response.start" and not self.complete:
             MutableHeaders(scope=message)["Connection"] = "close"
         if message["type"] == "http.response.body" and not message.get("more_body", False) and not self.complete:

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinle.errors import DinleError, UsageError
+from dinle.errors import BundleError, DinleError, UsageError
 from dinle.recognize.bundle import BUNDLE_FILE
 from dinle.recognize.recognizer import Recognizer
 from dinle.serve.errors import ModelUnknownError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
+    from collections.abc import AsyncIterator, Callable
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ class Entry:
         fingerprint: of the ``bundle.json`` that was loaded, or that failed to load.
         users: requests that work with it now.
         used_at: when the last of them ended, on the monotonic clock.
+        loading: while it is loaded for the first of them.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Entry:
     fingerprint: Fingerprint | None = None
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    loading: asyncio.Future[Recognizer] | None = None
 
 
 class ModelStore:
@@ -90,8 +90,9 @@ class ModelStore:
         else:
             folder = default.bundle.folder if default.bundle is not None else None
             self._default = Entry(default.name, folder, default, read_fingerprint(folder) if folder else None)
+        self._told: set[str] = set()
         self._entries: dict[str, Entry] = {}
-        self.scan()
+        self._take_over(self._find_bundles())
 
     @property
     def default(self) -> str:
@@ -107,27 +108,6 @@ class ModelStore:
     def loaded(self) -> dict[str, Recognizer]:
         """The models in memory."""
         return {name: entry.recognizer for name, entry in self._entries.items() if entry.recognizer is not None}
-
-    def scan(self) -> None:
-        """Look for bundles in the folder; what is gone is forgotten, what is loaded stays so."""
-        entries = {self._default.name: self._default}
-        for folder in self._list_folders():
-            try:
-                name = read_name(folder)
-            except DinleError as error:
-                logger.warning("left out: %s", error)
-                continue
-            known = self._entries.get(name)
-            if name in entries:
-                if entries[name].folder not in (folder, None):
-                    logger.warning("left out %s: another bundle is called %s too", folder, name)
-                continue
-            entries[name] = known if known is not None and known.folder == folder else Entry(name, folder)
-        self._entries = entries
-
-    def _list_folders(self) -> Iterator[Path]:
-        if self._models_dir is not None:
-            yield from sorted(path.parent for path in self._models_dir.glob(f"*/{BUNDLE_FILE}"))
 
     def find(self, name: str | None) -> str:
         """The name of the model that is meant: the default for ``None``, an empty name and OpenAI's own names.
@@ -152,39 +132,88 @@ class ModelStore:
         entry = self._entries[self.find(name)]
         entry.users += 1
         try:
-            async with entry.loading:  # one loads, the others wait for it
-                if entry.recognizer is None:
-                    await self._load_entry(entry, "loaded")
-            assert entry.recognizer is not None  # noqa: S101 - for the type checker
-            yield entry.recognizer
+            yield entry.recognizer if entry.recognizer is not None else await self._load_first(entry)
         finally:
             entry.users -= 1
             entry.used_at = time.monotonic()
 
-    async def _load_entry(self, entry: Entry, outcome: str) -> None:
+    async def _load_first(self, entry: Entry) -> Recognizer:
+        """One loads; those who come meanwhile wait for it, and get its error too. The next one tries again."""
+
+        def end(_: object) -> None:
+            entry.loading = None
+
+        if entry.loading is None:
+            entry.loading = asyncio.ensure_future(self._load_entry(entry, "loaded"))
+            entry.loading.add_done_callback(end)
+        return await asyncio.shield(entry.loading)  # who leaves does not take it away from the others
+
+    async def _load_entry(self, entry: Entry, outcome: str) -> Recognizer:
         assert entry.folder is not None  # noqa: S101 - for the type checker
         # Before loading: a bundle that changes meanwhile is seen the next time.
         entry.fingerprint = await asyncio.to_thread(read_fingerprint, entry.folder)
         try:
-            entry.recognizer = await asyncio.to_thread(self._load, entry.folder)
-        except DinleError:
+            entry.recognizer = recognizer = await asyncio.to_thread(self._load, entry.folder)
+        except Exception as error:
             self._on_load(entry.name, "failed")
-            raise
+            if isinstance(error, BundleError):
+                raise
+            # Not the fault of who asked, also where it is a UsageError: of the settings, of a file that went away, of the engine.
+            raise BundleError(f"the model {entry.name} at {entry.folder} cannot be loaded: {error!r}") from error
         self._on_load(entry.name, outcome)
         logger.info("model %s %s from %s", entry.name, outcome, entry.folder)
+        return recognizer
 
     async def refresh(self) -> None:
-        """Swap models whose bundles have changed, forget those that are gone, unload those that were idle for long."""
-        await asyncio.to_thread(self.scan)
+        """Find new bundles, forget those that are gone, swap models whose bundles have changed, unload those idle for long."""
+        self._take_over(await asyncio.to_thread(self._find_bundles))
         for entry in list(self._entries.values()):
             if entry.recognizer is None or entry.folder is None:
                 continue
             if await asyncio.to_thread(read_fingerprint, entry.folder) not in (entry.fingerprint, None):
                 await self._swap(entry)
             elif self._is_idle(entry):
-                entry.recognizer = None
-                self._on_load(entry.name, "unloaded")
-                logger.info("model %s unloaded after %g s without a request", entry.name, self._idle_s)
+                self._unload(entry, f"unloaded after {self._idle_s:g} s without a request")
+
+    def _find_bundles(self) -> dict[str, Path]:
+        """Names and folders of the bundles in the folder of models; what is left out is told once."""
+        found: dict[str, Path] = {}
+        left_out: set[str] = set()
+        paths = () if self._models_dir is None else sorted(self._models_dir.glob(f"*/{BUNDLE_FILE}"))
+        for folder in (path.parent for path in paths):
+            try:
+                name = read_name(folder)
+            except DinleError as error:
+                # Half written, perhaps: what is known by this folder stays, and the swap that follows tells what is wrong.
+                known = [entry.name for entry in self._entries.values() if entry.folder == folder]
+                if not known:
+                    left_out.add(str(error))
+                    continue
+                name = known[0]
+            taken = self._default.folder if name == self._default.name else found.setdefault(name, folder)
+            if taken is not None and taken.resolve() != folder.resolve():
+                left_out.add(f"{folder}: the bundle at {taken} is called {name} too; rename one of them")
+        for message in sorted(left_out - self._told):
+            logger.warning("left out: %s", message)
+        self._told = left_out
+        return found
+
+    def _take_over(self, found: dict[str, Path]) -> None:
+        """Offer the default and what was found; what is known stays as it is, what is gone is forgotten."""
+        entries = {self._default.name: self._default}
+        for name, folder in found.items():
+            known = self._entries.get(name)
+            entries[name] = known if known is not None and known.folder == folder else Entry(name, folder)
+        gone = [entry for name, entry in self._entries.items() if entries.get(name) is not entry]
+        self._entries = entries
+        for entry in gone:
+            if entry.recognizer is not None:
+                self._unload(entry, "unloaded, as its bundle is gone")
+
+    def _unload(self, entry: Entry, reason: str) -> None:
+        entry.recognizer = None
+        self._on_load(entry.name, "unloaded")
+        logger.info("model %s %s", entry.name, reason)
 
     def _is_idle(self, entry: Entry) -> bool:
         if entry is self._default or not self._idle_s or entry.users:
@@ -192,11 +221,10 @@ class ModelStore:
         return time.monotonic() - entry.used_at >= self._idle_s
 
     async def _swap(self, entry: Entry) -> None:
-        async with entry.loading:
-            try:
-                await self._load_entry(entry, "swapped")
-            except DinleError as error:
-                logger.error("model %s stays as it was, the new one cannot be loaded: %s", entry.name, error)  # noqa: TRY400
+        try:
+            await self._load_entry(entry, "swapped")
+        except BundleError as error:
+            logger.error("model %s stays as it was, the new one cannot be loaded: %s", entry.name, error)  # noqa: TRY400
 
     async def keep_fresh(self, period_s: float) -> None:
         """Call :meth:`refresh` every ``period_s`` seconds, for ever."""

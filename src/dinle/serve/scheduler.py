@@ -295,8 +295,10 @@ class Scheduler:
         except StopIteration as end:
             job.work_s += time.perf_counter() - started
             job.settle(end.value)
-        except BaseException as error:  # noqa: BLE001 - it is the asker's to handle; the worker must live on
+        except Exception as error:  # noqa: BLE001 - it is the asker's to handle; the worker must live on
             job.settle(error=error)
+        except BaseException as error:  # noqa: BLE001 - raised in the event loop, SystemExit and its like would end that
+            job.settle(error=RuntimeError(f"the job was ended by {error!r}"))
         return False
 
 

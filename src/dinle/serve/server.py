@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 from typing import Any
 
 import uvicorn
@@ -35,6 +37,8 @@ def serve(config: Any) -> None:
     app = create_app(load_default(settings), settings)
     logging.getLogger().handlers.clear()  # the command line's own
     set_up_logging(settings.log_format)
+    # uvicorn raises the signal again when everything is done: a service that was told to stop has not failed.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     uvicorn.run(
         app,
         host=config.host,

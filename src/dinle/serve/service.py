@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI evaluates it
 
-from dinle.recognize.audio import SAMPLE_RATE_HZ, AudioLimits, check_audio, stream_audio
+from dinle.recognize.audio import SAMPLE_RATE_HZ, AudioLimits, scan_audio, stream_audio
 from dinle.recognize.transcript import Transcript, Word
 from dinle.serve.live import StreamCounter
 from dinle.serve.logs import add_notes, log_transcript
@@ -134,8 +134,10 @@ def transcribe_steps(
         samples += len(block)
         yield None
         if samples > HOLD_S * SAMPLE_RATE_HZ:
-            check_audio(file, limits)  # from the start, and to the end
-            blocks, held = stream_audio(file, limits), []
+            held = []
+            for _ in scan_audio(file, limits):  # from the start, and to the end
+                yield None
+            blocks = stream_audio(file, limits)
             break
     words: list[Word] = []
     started = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import onnxruntime
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 
 from dinle import __version__
@@ -42,9 +42,9 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests should be sent here now."""
+    """The default model is loaded and warm. Before that, and while the service stops, nothing is listened to at all."""
 
-    status: Literal["ready", "stopping"]
+    status: Literal["ready"] = "ready"
 
 
 class Version(BaseModel):
@@ -63,18 +63,10 @@ async def check_health(service: Annotated[Service, Depends(get_service)]) -> Hea
     return Health(model=service.models.default, backend=backend or service.settings.backend)
 
 
-@router.get(
-    "/readyz",
-    summary="Should requests come here",
-    responses={
-        503: {"model": Readiness, "description": "It is stopping: accepted requests are finished, no more are taken"}
-    },
-)
-async def check_readiness(request: Request) -> Response:
-    """200 once the default model is loaded and warmed up, 503 while the service stops."""
-    stopping = bool(getattr(request.app.state, "stopping", False))
-    answer = Readiness(status="stopping" if stopping else "ready")
-    return JSONResponse(answer.model_dump(), status_code=503 if stopping else 200)
+@router.get("/readyz", summary="Should requests come here")
+async def check_readiness() -> Readiness:
+    """200 once the default model is loaded and warm."""
+    return Readiness()
 
 
 @router.get("/version", summary="Which version")
