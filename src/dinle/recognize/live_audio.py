@@ -1,20 +1,21 @@
 """Sound that arrives piece by piece -> blocks of mono samples at 16 kHz, as soon as they can be decoded.
 
-:class:`PushDecoder` takes a container (webm, ogg, fragmented mp4: what a browser records), :class:`PcmDecoder` bare
+:class:`PushDecoder` takes a container (webm, ogg, fragmented mp4: what a browser records; flac and wav), :class:`PcmDecoder` bare
 samples. Both give, block after block, what :func:`dinle.recognize.audio.decode_audio` gives of the whole, wherever the
 pieces are cut.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import numpy as np
 
-from dinle.errors import AudioLimitError, EmptyAudioError, UsageError
-from dinle.recognize.audio import NO_LIMITS, AudioLimits, Resampler, Waveform, decode_blocks, mix_down
+from dinle.errors import AudioDecodeError, AudioLimitError, EmptyAudioError, UsageError
+from dinle.recognize.audio import NO_LIMITS, SAMPLE_RATE_HZ, AudioLimits, Resampler, Waveform, decode_blocks, mix_down
 from dinle.recognize.audio_decode import DecodeClock
 
 if TYPE_CHECKING:
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
 NAME = "the stream"
 PCM_RATES_HZ = (8_000, 16_000, 24_000, 44_100, 48_000)
 # What the first bytes are -> FFmpeg's demuxer. Told by name it need not look at kilobytes to find out.
-MAGIC = ((0, b"\x1aE\xdf\xa3", "matroska"), (0, b"OggS", "ogg"), (4, b"ftyp", "mp4"), (0, b"fLaC", "flac"))
+MAGIC = (
+    (0, b"\x1aE\xdf\xa3", "matroska"),
+    (0, b"OggS", "ogg"),
+    (4, b"ftyp", "mp4"),
+    (0, b"fLaC", "flac"),
+    (0, b"RIFF", "wav"),
+)
 MAGIC_BYTES = 8
 # Go no further than the headers before the first packet is given out. (fflags nobuffer would lose what was looked at.)
 LIVE_OPTIONS = {"probesize": "2048", "analyzeduration": "0"}
@@ -58,10 +65,11 @@ class PushDecoder:
     Args:
         limits: as for :func:`dinle.recognize.audio.decode_audio`; the time spent waiting for a piece is not counted.
             ``max_seconds`` also bounds what one push can return.
+        max_push_s: most seconds of sound that one push may give: a few bytes can hold hours of silence.
     """
 
-    def __init__(self, limits: AudioLimits = NO_LIMITS) -> None:
-        self._pipe = _Pipe(limits)
+    def __init__(self, limits: AudioLimits = NO_LIMITS, *, max_push_s: float = math.inf) -> None:
+        self._pipe = _Pipe(limits, max_push_s)
         self._thread = threading.Thread(target=self._pipe.run, name="dinle-live-audio", daemon=True)
         self._collected = weakref.finalize(self, self._pipe.close)
         self._thread.start()
@@ -112,8 +120,9 @@ class _Pipe:
     before the next, so nothing piles up.
     """
 
-    def __init__(self, limits: AudioLimits) -> None:
+    def __init__(self, limits: AudioLimits, max_push_s: float) -> None:
         self._limits = limits
+        self._max_push_s = max_push_s
         self._clock = DecodeClock(limits.max_decode_s)
         self._changed = threading.Condition()
         self._bytes = bytearray()
@@ -123,6 +132,7 @@ class _Pipe:
         self._starving = False  # the thread waits for bytes
         self._done = False  # the thread has ended
         self._blocks: list[Waveform] = []
+        self._fresh = 0  # samples since the last push
         self._error: Exception | None = None
 
     # The caller's side.
@@ -138,6 +148,7 @@ class _Pipe:
                 )
             if self._error is None and not self._done:
                 self._bytes += data
+                self._fresh = 0
                 self._starving = self._starving and not data
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._done or self._starving)
@@ -181,13 +192,21 @@ class _Pipe:
                 with self._changed:
                     if self._closed:
                         break
-                    self._blocks.append(block)
+                    self._take_block(block)
         except Exception as error:  # noqa: BLE001 - it belongs to the caller, who is in another thread
             self._error = error
         finally:
             with self._changed:
                 self._done = True
                 self._changed.notify_all()
+
+    def _take_block(self, block: Waveform) -> None:
+        self._fresh += len(block)
+        if self._fresh > self._max_push_s * SAMPLE_RATE_HZ:
+            raise AudioLimitError(
+                f"{NAME} holds more than {self._max_push_s:g} s of sound in a few bytes; expected speech: send another encoding"
+            )
+        self._blocks.append(block)
 
     def read(self, size: int) -> bytes:
         with self._clock.standing():
@@ -200,11 +219,15 @@ class _Pipe:
     def seekable(self) -> bool:
         return False
 
-    def _find_form(self) -> str | None:
+    def _find_form(self) -> str:
         self._wait_for(MAGIC_BYTES)
         with self._changed:
             head = bytes(self._bytes[:MAGIC_BYTES])
-        return next((form for at, magic, form in MAGIC if head[at : at + len(magic)] == magic), None)
+        for at, magic, form in MAGIC:
+            if head[at : at + len(magic)] == magic:
+                return form
+        # FFmpeg would look for a frame of MP3 in it for as long as bytes come.
+        raise AudioDecodeError(f"{NAME} cannot be read as audio; expected webm, ogg, mp4 in fragments, flac or wav")
 
     def _wait_for(self, size: int) -> None:
         with self._changed:

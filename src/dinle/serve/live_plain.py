@@ -13,8 +13,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from dinle.recognize.live_audio import PcmDecoder, PushDecoder
 from dinle.recognize.stream import Final, SpeechStarted, StreamEvent
-from dinle.serve.errors import ProtocolError
-from dinle.serve.live import MAX_AHEAD_BYTES, Command, Setup, run_dialect
+from dinle.serve.errors import REQUEST_ID_KEY, ProtocolError
+from dinle.serve.live import MAX_PIECE_S, Command, Setup, run_dialect, send_text
 from dinle.serve.security import choose_subprotocol
 from dinle.serve.service import get_service
 from dinle.serve.transcribe import TimedWord, time_words
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 Message = TypeVar("Message", bound=BaseModel)
 
-CONTAINER_PIECE_BYTES = 16_384  # a second of opus is 2 to 8 kB; silence in long packets 16 bytes
-
 Format = Literal["pcm16", "g711_ulaw", "g711_alaw", "container"]
+PcmRate = Literal[8_000, 16_000, 24_000, 44_100, 48_000]  # PCM_RATES_HZ, as pydantic reads it
 
 
 class StreamConfig(BaseModel):
@@ -43,9 +42,7 @@ class StreamConfig(BaseModel):
     format: Format = Field(
         default="pcm16", description="what the binary messages hold: samples, or a webm, ogg or mp4 file piece by piece"
     )
-    rate: int = Field(
-        default=16_000, ge=8_000, le=192_000, description="samples a second; containers tell it themselves"
-    )
+    rate: PcmRate = Field(default=16_000, description="samples a second; containers tell it themselves")
     channels: int = Field(default=1, ge=1, le=8)
     model: str | None = Field(default=None, description="name of a model (default: the default model)")
     silence: float | None = Field(
@@ -108,6 +105,7 @@ class Failed(BaseModel):
     type: Literal["error"] = "error"
     code: str
     message: str
+    request_id: str = Field(description="the service's log knows it")
 
 
 class PlainDialect:
@@ -115,17 +113,21 @@ class PlainDialect:
 
     def __init__(self) -> None:
         self._partials = True
+        self._ready = Ready(model="", silence=0)
 
     async def open(self, socket: WebSocket, service: Service) -> Setup:
-        """Read the configuration, answer ``ready``."""
+        """Read the configuration."""
         config = parse_message(StreamConfig, await receive_text(socket))
         self._partials = config.partials
         silence_s = config.silence if config.silence is not None else service.settings.live_silence_s
-        await _send(socket, Ready(model=service.models.find(config.model), silence=silence_s))
+        self._ready = Ready(model=service.models.find(config.model), silence=silence_s)
         # A stream may go on for hours: only what bounds each of its pieces holds.
         limits = replace(service.limits, max_bytes=None, max_seconds=None, max_decode_s=None)
-        piece_bytes = CONTAINER_PIECE_BYTES if config.format == "container" else MAX_AHEAD_BYTES
-        return Setup(partial(make_decoder, config, limits), config.model, silence_s, piece_bytes)
+        return Setup(partial(make_decoder, config, limits), config.model, silence_s)
+
+    async def start(self, socket: WebSocket) -> None:
+        """``ready``."""
+        await _send(socket, self._ready)
 
     async def receive(self, socket: WebSocket) -> bytes | Command:
         """Sound, or a command."""
@@ -155,14 +157,15 @@ class PlainDialect:
 
     async def fail(self, socket: WebSocket, problem: Problem) -> None:
         """``error``."""
-        await _send(socket, Failed(code=problem.code, message=problem.detail))
+        request_id = str(socket.scope.get(REQUEST_ID_KEY, ""))
+        await _send(socket, Failed(code=problem.code, message=problem.detail, request_id=request_id))
 
 
 def make_decoder(config: StreamConfig, limits: AudioLimits) -> PcmDecoder | PushDecoder:
     """What turns a client's bytes into sound."""
     if config.format == "container":
-        return PushDecoder(limits)
-    return PcmDecoder(config.rate, config.channels, encoding=config.format)
+        return PushDecoder(limits, max_push_s=MAX_PIECE_S)
+    return PcmDecoder(config.rate, config.channels, encoding=config.format, limits=limits)
 
 
 async def receive_message(socket: WebSocket) -> Mapping[str, Any]:
@@ -202,7 +205,7 @@ def parse_message(kind: type[Message], text: str) -> Message:
 
 
 async def _send(socket: WebSocket, message: BaseModel) -> None:
-    await socket.send_text(json.dumps(message.model_dump(exclude_none=True), ensure_ascii=False))
+    await send_text(socket, json.dumps(message.model_dump(exclude_none=True), ensure_ascii=False))
 
 
 @router.websocket("/stream")

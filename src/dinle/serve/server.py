@@ -19,6 +19,9 @@ MAX_PORT = 65_535
 # Messages of WebSockets carry sound: a second of it, or a recording piece by piece, never a whole one.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
+# A client that sends faster than it is heard is not read for a while, its pongs neither; dead ones are found in other ways.
+WS_PING_TIMEOUT_S = 60
+
 
 def serve(config: Any) -> None:
     """Serve until interrupted. Flags win over ``ASR_*`` variables.
@@ -47,5 +50,6 @@ def serve(config: Any) -> None:
         access_log=False,
         server_header=False,
         ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_timeout=WS_PING_TIMEOUT_S,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
