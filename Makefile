@@ -1,5 +1,6 @@
 # demo: every step on a small data set    test: the whole suite    check: ruff, mypy, hadolint, bandit    audit: pip-audit
 # serve: the service, kept running        bench: the committed reports, anew    loadtest: locust against a running service
+# bench-service: the service under load
 # bench-wav2vec2: every precision and other engines on the architecture of wav2vec2-base
 # embedded-model: the bundled models, from public weights and texts
 PYTHON ?= python3
@@ -54,6 +55,13 @@ bench-wav2vec2: $(READY)
 	$(BIN)/dinle benchmark --checkpoint_dir $(WAV2VEC2)/checkpoint --model $(WAV2VEC2)/bundle --precisions all \
 		--peers openvino-nncf ort-dynamic --audio_path samples/sample.wav --repeat_to_s 10 --runs 15 \
 		--report_path artifacts/wav2vec2_base_report.md
+
+# Both bundled models under load, twenty minutes; alone on the machine, please. After make bench-wav2vec2 that model too.
+bench-service: $(READY)
+	$(BIN)/dinle benchmark-service --report_path artifacts/service_report.md
+	$(BIN)/dinle benchmark-service --model models/dinle-ctc-tr --soak_seconds 0 --report_path artifacts/service_ctc_report.md
+	test ! -d $(WAV2VEC2)/bundle || $(BIN)/dinle benchmark-service --model $(WAV2VEC2)/bundle --soak_seconds 0 \
+		--report_path artifacts/service_wav2vec2_report.md
 
 loadtest: $(READY)
 	$(BIN)/locust -f locust/locustfile.py --host $(HOST)

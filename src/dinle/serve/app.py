@@ -60,36 +60,12 @@ def create_app(
     metrics = Metrics()
     batched = settings.engine_workers * settings.batch_size  # so many windows must be there for full batches
     scheduler = Scheduler(batched, settings.max_queue, slice_s=settings.slice_s, meter=metrics)
-
-    @asynccontextmanager
-    async def run_service(app: FastAPI) -> AsyncIterator[None]:
-        # BLAS threads spin beside the engines' own: ten users got 3.7 answers a second on two cores with them, 5.0 without.
-        one_blas_thread = threadpool_limits(limits=1, user_api="blas")
-        models = await asyncio.to_thread(make_store, recognizer, settings, metrics)
-        service = Service(settings, models, scheduler, metrics, StreamCounter(settings.max_streams))
-        metrics.read_gauges_from(lambda: scheduler.waiting, lambda: scheduler.running, lambda: service.streams.open)
-        async with models.use():  # loaded before the first request is taken
-            pass
-        watches = [asyncio.ensure_future(watch_event_loop(metrics))]
-        if settings.reload_s:
-            watches.append(asyncio.ensure_future(models.keep_fresh(settings.reload_s)))
-        app.state.service = service
-        settle_memory(app)
-        yield
-        gc.unfreeze()
-        for watch in watches:
-            watch.cancel()
-        await scheduler.close()
-        one_blas_thread.restore_original_limits()
-        if app.state.tracing is not None:
-            await asyncio.to_thread(app.state.tracing.shut_down)
-
     app = FastAPI(
         title="dinle",
         version=__version__,
         summary="Turkish speech recognition",
         description=DESCRIPTION,
-        lifespan=run_service,
+        lifespan=lambda app: run_service(app, recognizer, settings, scheduler, metrics),
         generate_unique_id_function=lambda route: route.name,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -100,6 +76,41 @@ def create_app(
     app.state.tracing = set_up_tracing()
     add_middlewares(app, settings, scheduler, metrics)
     return app
+
+
+@asynccontextmanager
+async def run_service(
+    app: FastAPI,
+    recognizer: Recognizer | Callable[[], Recognizer] | None,
+    settings: Settings,
+    scheduler: Scheduler,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """The application's life: load and warm up the default model, watch the loop and the bundles, stop the workers.
+
+    Raises:
+        BundleError, UsageError: the default model cannot be loaded.
+    """
+    # BLAS threads spin beside the engines' own: ten users got 3.7 answers a second on two cores with them, 5.0 without.
+    one_blas_thread = threadpool_limits(limits=1, user_api="blas")
+    models = await asyncio.to_thread(make_store, recognizer, settings, metrics)
+    service = Service(settings, models, scheduler, metrics, StreamCounter(settings.max_streams))
+    metrics.read_gauges_from(lambda: scheduler.waiting, lambda: scheduler.running, lambda: service.streams.open)
+    async with models.use():  # loaded before the first request is taken
+        pass
+    watches = [asyncio.ensure_future(watch_event_loop(metrics))]
+    if settings.reload_s:
+        watches.append(asyncio.ensure_future(models.keep_fresh(settings.reload_s)))
+    app.state.service = service
+    settle_memory(app)
+    yield
+    gc.unfreeze()
+    for watch in watches:
+        watch.cancel()
+    await scheduler.close()
+    one_blas_thread.restore_original_limits()
+    if app.state.tracing is not None:
+        await asyncio.to_thread(app.state.tracing.shut_down)
 
 
 def settle_memory(app: FastAPI) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, cast
@@ -385,8 +385,7 @@ class LiveSession:
         while item != "stop":
             item = await self._inbox.take()
             steps = self._ear.hear(item) if isinstance(item, list) else self._ear.obey(item)
-            stream = self._service.scheduler.stream(steps, live=True)
-            async with aclosing(cast("AsyncGenerator[Told | Outcome[None] | None]", stream)) as told:
+            async with aclosing(self._service.scheduler.stream(steps, live=True)) as told:
                 async for one in told:
                     if one is not None and not isinstance(one, Outcome):
                         await self._tell(*one)

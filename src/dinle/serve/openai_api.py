@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
@@ -26,7 +27,7 @@ from dinle.serve.openai_answers import (
 from dinle.serve.service import Service, get_service, wait_until_gone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from dinle.recognize.recognizer import Piece
 
@@ -130,25 +131,26 @@ def write_answer(transcript: Transcript, form: TranscriptionForm) -> Response:
     return writers[form.response_format]()
 
 
-async def stream_events(items: AsyncIterator[Piece | Transcript]) -> AsyncIterator[str]:
+async def stream_events(items: AsyncGenerator[Piece | Transcript, None]) -> AsyncGenerator[str, None]:
     """Server-sent events: ``transcript.text.delta`` for words that are certain, ``transcript.text.done`` with all of them.
 
     Pieces without words become comments that tell how far the work is; they mean nothing to OpenAI's clients.
     """
     begun = False
-    async for item in items:
-        if isinstance(item, Transcript):
-            usage = make_transcription(item).usage.model_dump()
-            yield _write_event({"type": "transcript.text.done", "text": item.text, "usage": usage})
-        elif item.words:
-            delta = " ".join(word.text for word in item.words)
-            yield _write_event({"type": "transcript.text.delta", "delta": f" {delta}" if begun else delta})
-            begun = True
-        else:
-            yield f": {item.samples / SAMPLE_RATE_HZ:.1f} s heard\n\n"
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Transcript):
+                usage = make_transcription(item).usage.model_dump()
+                yield _write_event({"type": "transcript.text.done", "text": item.text, "usage": usage})
+            elif item.words:
+                delta = " ".join(word.text for word in item.words)
+                yield _write_event({"type": "transcript.text.delta", "delta": f" {delta}" if begun else delta})
+                begun = True
+            else:
+                yield f": {item.samples / SAMPLE_RATE_HZ:.1f} s heard\n\n"
 
 
-async def wait_for_first(request: Request, events: AsyncIterator[str]) -> str:
+async def wait_for_first(request: Request, events: AsyncGenerator[str, None]) -> str:
     """The first event.
 
     Raises:
@@ -166,12 +168,13 @@ async def wait_for_first(request: Request, events: AsyncIterator[str]) -> str:
         first.cancel()
 
 
-async def chain_events(first: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
+async def chain_events(first: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
     """The first event and the others; an error among the others becomes an event, as the status has been sent."""
-    yield first
     try:
-        async for event in events:
-            yield event
+        async with aclosing(events):
+            yield first
+            async for event in events:
+                yield event
     except Exception as error:  # noqa: BLE001 - told to the client, in the only place left
         yield _write_event({"error": to_openai(describe_error(error)).model_dump()})
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from dinle.serve.errors import ClientGoneError, DeadlineError, ServiceBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Iterator
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -214,7 +214,7 @@ class Scheduler:
 
     async def stream(
         self, steps: Generator[Item, None, Result], *, deadline_s: float | None = None, live: bool = False
-    ) -> AsyncIterator[Item | Outcome[Result]]:
+    ) -> AsyncGenerator[Item | Outcome[Result], None]:
         """As :meth:`run`, giving what the job yields as it comes, and its outcome last. Closing it is leaving.
 
         Raises:

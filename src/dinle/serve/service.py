@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -21,7 +22,7 @@ from dinle.serve.settings import Settings
 from dinle.serve.tracing import capture_context, record_step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncGenerator, Generator
 
     from starlette.requests import Request
 
@@ -70,15 +71,16 @@ class Service:
 
     async def stream(
         self, request: Request, file: BinaryIO, model: str | None = None
-    ) -> AsyncIterator[Piece | Transcript]:
+    ) -> AsyncGenerator[Piece | Transcript, None]:
         """The pieces of a recording as they become certain, and its transcript last; errors as :meth:`transcribe`."""
         async with self.models.use(model) as recognizer:
             steps = transcribe_steps(recognizer, file, self.limits)
-            async for item in self.scheduler.stream(steps, deadline_s=self.settings.deadline_s):
-                if isinstance(item, Outcome):
-                    yield self._account(item, request)
-                elif item is not None:
-                    yield item
+            async with aclosing(self.scheduler.stream(steps, deadline_s=self.settings.deadline_s)) as items:
+                async for item in items:
+                    if isinstance(item, Outcome):
+                        yield self._account(item, request)
+                    elif item is not None:
+                        yield item
 
     def _account(self, outcome: Outcome[Transcript], request: Request) -> Transcript:
         """Count, log and trace what was done."""
