@@ -3,9 +3,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dinle.build.config import QuantizeConfig
-from dinle.run import describe_machine, list_versions, write_run
+from dinle.run import describe_machine, list_versions, shorten_path, write_run
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_record_holds_config_inputs_and_versions(tmp_path: Path) -> None:
@@ -22,6 +26,13 @@ def test_a_record_holds_config_inputs_and_versions(tmp_path: Path) -> None:
     assert record["results"] == {"wer": 0.1}
     assert record["versions"]["numpy"] == list_versions()["numpy"]
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_paths_are_told_as_seen_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shorten_path(tmp_path / "models" / "a.onnx") == "models/a.onnx"
+    assert shorten_path(Path("models/a.onnx")) == "models/a.onnx"
+    assert shorten_path(tmp_path.parent / "a.onnx") == str(tmp_path.parent / "a.onnx")
 
 
 def test_the_machine_is_described() -> None:

@@ -31,8 +31,17 @@ also that builtin, so that ordinary ``except`` clauses work::
     │   └── ParityError                      ONNX and torch disagree, or a row depends on its neighbours
     ├── QualityGateError                     int8 loses more than the config allows
     ├── dinle.recognize.vad.SpeechModelError (ImportError)   the speech detector's weights are missing or unreadable
-    ├── dinle.serve.errors.ServiceBusyError  every worker and every waiting place is taken
-    ├── dinle.serve.errors.ClientGoneError   the client hung up before its answer was ready
+    ├── dinle.serve.errors                   what HTTP answers are made of
+    │   ├── ServiceBusyError                 every worker and every waiting place is taken
+    │   ├── StreamsBusyError                 every live stream is taken
+    │   ├── ClientGoneError                  the client hung up before its answer was ready
+    │   ├── DeadlineError                    not done in time
+    │   ├── IdleError                        nothing came on a live stream for too long
+    │   ├── UnauthorizedError                no valid API key
+    │   ├── ModelUnknownError                no model of that name
+    │   ├── ValueRefusedError                a parameter that the service cannot follow
+    │   ├── ProtocolError                    a live stream's message that makes no sense
+    │   └── dinle.serve.live_openai.InputAudioBufferCommitEmptyError   a commit of nothing
     └── dinle.serve.process.ServiceFailedError   a service that was started did not answer
 """
 

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinle.config import to_plain
@@ -15,7 +16,6 @@ from dinle.recognize.cpu import find_cpu_kind, read_cpu_flags, read_cpuinfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 PACKAGES = (
     "dinle", "numpy", "onnxruntime", "torch", "transformers", "datasets", "av", "soxr", "onnx", "jiwer",
@@ -49,7 +49,7 @@ def write_run(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 3),
         "config": to_plain(config),
-        "inputs": {key: {"path": str(path), "sha256": hash_file(path)} for key, path in inputs.items()},
+        "inputs": {key: {"path": shorten_path(path), "sha256": hash_file(path)} for key, path in inputs.items()},
         "results": dict(results or {}),
         "versions": list_versions(),
     }
@@ -57,6 +57,12 @@ def write_run(
     partial = path.with_name(f"{name}.partial")
     partial.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return partial.replace(path)
+
+
+def shorten_path(path: Path) -> str:
+    """A path as it is seen from the working folder, where it lies below it: reports name no folders of a machine."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def list_versions() -> dict[str, str]:

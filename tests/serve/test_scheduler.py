@@ -304,7 +304,7 @@ def test_items_of_a_stream_come_before_its_end() -> None:
         stream = scheduler.stream(count_to(10, 0.05))
         assert await anext(stream) == 0
         assert time.perf_counter() - started < 0.3
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
 
     run(main)
 

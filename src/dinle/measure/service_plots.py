@@ -110,6 +110,9 @@ def _mark_recovery(axes: Axes, end_s: float, recovery: Mapping[str, Any] | None)
     )
 
 
+_NAMED_SHARE = 0.02  # of the axis, below which a phase goes without a name
+
+
 def plot_memory(
     path: Path, samples: Sequence[Mapping[str, Any]], phases: Sequence[Mapping[str, Any]], *, title: str
 ) -> None:
@@ -131,6 +134,8 @@ def plot_memory(
     axes.set_xlim(0, max(end_s, 1e-9) / unit)
     for number, phase in enumerate(phases):
         axes.axvspan(phase["began_s"] / unit, phase["ended_s"] / unit, color=_SHADES[number % 2], zorder=0, linewidth=0)
+        if phase["ended_s"] - phase["began_s"] < _NAMED_SHARE * end_s:
+            continue  # its name would lie over the next one's
         axes.annotate(
             phase["name"], ((phase["began_s"]) / unit, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
             textcoords="offset points", fontsize="x-small", color=DARK, va="top", rotation=90,

@@ -39,7 +39,7 @@ _HOW_MEASURED = """\
 - Texts: every answer is compared with what the same model made of the same bytes offline, before the service was started.
 - Memory: resident memory of the service's process, read from /proc; 1 MB is 10⁶ bytes. `/healthz` is asked as often.
 - Lag of the event loop: from the service's own histogram, where it has one; the maximum is since its start.
-- Every request with its times, status and clip: `{requests}`."""
+- Every request with its times, status and clip is written beside the report, `{requests}`; the repository leaves it out."""
 
 
 def make_report(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dinle.errors import BundleCorruptError, UsageError
 from dinle.measure.config import EnginePeer
 from dinle.recognize.bundle import BUNDLE_FILE, find_default_bundle, hash_file, read_bundle
 from dinle.recognize.load import PRECISIONS, choose_backend
+from dinle.run import shorten_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,7 @@ def find_model_files(model: str | Path | None, backend: Backend) -> ModelFiles:
     bundle = read_bundle(model if model is not None else find_default_bundle(), verify=False)
     backend = choose_backend(bundle) if backend == "auto" else backend
     precision = PRECISIONS[backend]
-    return ModelFiles(bundle.name, backend, str(bundle.folder), bundle.paths(precision), precision)
+    return ModelFiles(bundle.name, backend, shorten_path(bundle.folder), bundle.paths(precision), precision)
 
 
 def _find_checkpoint_files(model: str | Path | None) -> ModelFiles:
@@ -84,7 +85,7 @@ def _find_checkpoint_files(model: str | Path | None) -> ModelFiles:
             )
         name, folder = bundle.name, bundle.checkpoint_dir
     files = tuple(sorted(set(list_weight_files(folder).values())))
-    return ModelFiles(name, "pytorch", str(folder), files, read_stored_types(files))
+    return ModelFiles(name, "pytorch", shorten_path(Path(folder)), files, read_stored_types(files))
 
 
 def read_stored_types(files: Sequence[Path]) -> str:
