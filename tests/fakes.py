@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -43,6 +44,22 @@ class FakeEngine:
         for position, token in enumerate(self.vocabulary.encode(self.text)):
             ids[:, 1 + 2 * position : 2 + 2 * position] = token
         return spell_frames(ids, self.vocabulary), frames
+
+
+class GateEngine(FakeEngine):
+    """Holds every call until the gate opens; the warm-up passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(
+        self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        result = super().run(waveforms, lengths)
+        assert self.gate.wait(10)
+        return result
 
 
 def spell_frames(ids: NDArray[np.int64], vocabulary: Vocabulary, probability: float = 0.9) -> NDArray[np.float32]:

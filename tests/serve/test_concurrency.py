@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import httpx2
 from dinle.recognize.recognizer import CtcRecognizer
 from dinle.serve.app import create_app
 from dinle.serve.settings import Settings
-from tests.fakes import FakeEngine, fake_recognizer, make_tone
+from tests.fakes import FakeEngine, GateEngine, fake_recognizer, make_tone
 from tests.graphs import spell_levels, write_level_bundle
 from tests.recognize.hostile_sounds import make_flac_silence
 from tests.sounds import encode_wav
@@ -28,22 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPEECH = encode_wav(make_tone(1.0))
-
-
-class GateEngine(FakeEngine):
-    """Holds every call until the gate opens; the warm-up passes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def run(
-        self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        result = super().run(waveforms, lengths)
-        assert self.gate.wait(10)
-        return result
 
 
 def make_gated(*, workers: int, max_queue: int) -> tuple[FastAPI, GateEngine]:

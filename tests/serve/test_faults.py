@@ -6,7 +6,6 @@ import logging
 import re
 import signal
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import pytest
 from dinle.recognize.recognizer import CtcRecognizer
 from dinle.serve.app import create_app
 from dinle.serve.settings import Settings
-from tests.fakes import FakeEngine, make_tone
+from tests.fakes import FakeEngine, GateEngine, make_tone
 from tests.graphs import CTC_BUNDLE
 from tests.serve.servers import serve_in_process, serve_in_thread, wait_for
 from tests.serve.wire import find_code, make_form, post_raw, read_answer, reset_on_close, send_request
@@ -37,20 +36,18 @@ MINUTES = encode_wav(make_tone(150.0))  # ten windows
 PATHS = ("/transcribe", "/v1/audio/transcriptions")
 
 
-class TroubledEngine(FakeEngine):
-    """Holds every call until the gate opens; fails with ``fault`` on clips over 1.5 s."""
+class TroubledEngine(GateEngine):
+    """Fails with ``fault`` on clips over 1.5 s, once the gate lets them pass."""
 
     def __init__(self, delay_s: float = 0.0, fault: BaseException | None = None) -> None:
-        super().__init__(delay_s=delay_s)
+        super().__init__()
+        self.delay_s = delay_s
         self.fault = fault
-        self.gate = threading.Event()
-        self.gate.set()
 
     def run(
         self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         result = super().run(waveforms, lengths)
-        assert self.gate.wait(10)
         if self.fault is not None and lengths.max() > 24_000:
             raise self.fault
         return result

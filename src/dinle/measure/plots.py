@@ -60,7 +60,7 @@ def plot_group_rates(path: Path, groups: Sequence[Mapping[str, Any]], *, title: 
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
     axes.set_xlabel("word error rate, with its 95 % interval; n: clips")
     axes.grid(axis="x", color="0.9")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_clip_rates(path: Path, rates: Sequence[float], *, title: str) -> None:
@@ -84,7 +84,7 @@ def plot_clip_rates(path: Path, rates: Sequence[float], *, title: str) -> None:
     axes.set_ylabel(f"clips (n={len(rates)})")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="0.9")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_changes(path: Path, changes: Sequence[int], *, title: str) -> None:
@@ -112,7 +112,7 @@ def plot_changes(path: Path, changes: Sequence[int], *, title: str) -> None:
     axes.set_ylabel(f"clips (n={len(changes)})")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="0.9")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_latency(path: Path, backends: Sequence[Mapping[str, Any]], *, title: str) -> None:
@@ -144,7 +144,7 @@ def plot_latency(path: Path, backends: Sequence[Mapping[str, Any]], *, title: st
     axes.set_xlim(0, 1.22 * 1000 * max(max(backend["samples_s"]) for backend in backends))
     axes.set_xlabel("milliseconds from waveform to text (a dot is one run; the box holds the middle half)")
     axes.grid(axis="x", color="0.9")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_size_and_latency(path: Path, backends: Sequence[Mapping[str, Any]], *, title: str) -> None:
@@ -164,7 +164,7 @@ def plot_size_and_latency(path: Path, backends: Sequence[Mapping[str, Any]], *, 
     )
     labels = [backend["label"] for backend in backends]
     for axes, (name, values) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
-        _style(axes)
+        style_axes(axes)
         bars = axes.barh(labels, values, color=[COLOURS[backend["backend"]] for backend in backends], height=0.65)
         axes.bar_label(bars, [_format_number(value) for value in values], padding=3, fontsize="small")
         axes.set_xlim(0, 1.25 * max(values))
@@ -173,7 +173,7 @@ def plot_size_and_latency(path: Path, backends: Sequence[Mapping[str, Any]], *, 
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.grid(axis="x", color="0.9")
         axes.set_ylim(len(backends) - 0.5, -0.5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_thread_latency(
@@ -202,7 +202,7 @@ def plot_thread_latency(
     axes.margins(x=0.2)
     axes.set_xlabel("milliseconds from waveform to text, median")
     axes.grid(axis="x", color="0.9")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _format_number(value: float) -> str:
@@ -214,17 +214,18 @@ def _make_figure(title: str, height: float = 3.6) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
-    _style(axes)
+    style_axes(axes)
     return figure, axes
 
 
-def _style(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
+    """No frame at the top and the right, the grid behind what is drawn."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG of few colours: a third of the bytes, and no difference to the eye."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DOTS_PER_INCH, format="png")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from dinle.measure.load_client import OK
-from dinle.measure.plots import BLUE, DARK, DOTS_PER_INCH, GREEN, ORANGE, PALETTE_SIZE, PURPLE, VERMILION, WIDTH_INCHES
+from dinle.measure.plots import (
+    BLUE,
+    DARK,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    WIDTH_INCHES,
+    save_figure,
+    style_axes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +61,7 @@ def plot_length_latency(path: Path, loads: Mapping[str, Sequence[Mapping[str, fl
     axes.set_xlabel("seconds of sound in the clip")
     axes.set_ylabel("seconds to the answer")
     axes.legend(frameon=False, loc="upper left", fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_overload(path: Path, overload: Mapping[str, Any], recovery: Mapping[str, Any] | None, *, title: str) -> None:
@@ -91,7 +99,7 @@ def plot_overload(path: Path, overload: Mapping[str, Any], recovery: Mapping[str
     bottom.set_ylim(0, 1.35 * bottom.get_ylim()[1])
     bottom.set_xlim(left=0)
     bottom.legend(frameon=False, loc="upper left", ncols=2, fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _mark_recovery(axes: Axes, end_s: float, recovery: Mapping[str, Any] | None) -> None:
@@ -142,22 +150,11 @@ def plot_memory(
         )  # fmt: skip
     axes.set_xlabel(f"{name} since the service was ready")
     axes.set_ylabel("resident memory, MB")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _prepare(axes: Axes, title: str) -> Axes:
     axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
+    style_axes(axes)
     axes.grid(axis="y", color="0.9")
     return axes
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write a PNG of few colours, as :mod:`dinle.measure.plots` does."""
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=DOTS_PER_INCH, format="png")
-    with Image.open(drawn) as image:
-        small = image.convert("RGB").quantize(PALETTE_SIZE, dither=Image.Dither.NONE)
-    small.save(path, optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))

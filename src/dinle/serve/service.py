@@ -46,7 +46,13 @@ class Service:
     @property
     def limits(self) -> AudioLimits:
         """What is accepted of a recording."""
-        return make_limits(self.settings)
+        return AudioLimits(
+            max_bytes=self.settings.max_bytes,
+            max_seconds=self.settings.max_seconds,
+            max_channels=self.settings.max_channels,
+            max_rate_hz=self.settings.max_rate_hz,
+            max_decode_s=self.settings.max_decode_s,
+        )
 
     async def transcribe(self, request: Request, file: BinaryIO, model: str | None = None) -> Transcript:
         """The transcript of one recording; its ``inference_s`` counts the work, not the waiting.
@@ -104,17 +110,6 @@ class Service:
 def get_service(connection: HTTPConnection) -> Service:
     """The running application's service (a FastAPI dependency)."""
     return cast("Service", connection.app.state.service)
-
-
-def make_limits(settings: Settings) -> AudioLimits:
-    """The settings' limits on one recording."""
-    return AudioLimits(
-        max_bytes=settings.max_bytes,
-        max_seconds=settings.max_seconds,
-        max_channels=settings.max_channels,
-        max_rate_hz=settings.max_rate_hz,
-        max_decode_s=settings.max_decode_s,
-    )
 
 
 def transcribe_steps(
