@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dinle.errors import UsageError
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
-from dinle.recognize.segments import CHUNK_S, Segment, Segmenter, SegmentRules, SpanFinder, cut_segments
+from dinle.recognize.segments import CHUNK_S, DEFAULT_RULES, Segment, Segmenter, SegmentRules, SpanFinder, cut_segments
 from dinle.recognize.vad import CHUNK_SAMPLES
 from tests.sounds import iterate_non_speech, join_blocks, make_noise, scale_to
 
@@ -118,7 +118,8 @@ def describe(segment: Segment | None) -> tuple[int, list[float], float] | None:
 small_rules = st.builds(
     SegmentRules,
     pad_s=st.sampled_from([0.0, 0.064, 0.2]),
-    merge_gap_s=st.sampled_from([0.0, 0.3, 1.0]),
+    merge_gap_s=st.sampled_from([0.0, 0.3, 1.0, 1.8]),
+    vouch_gap_s=st.sampled_from([0.0, 0.3, 1.0]),
     min_silence_s=st.sampled_from([0.1, 0.25, 0.5]),
     target_s=st.sampled_from([0.0, 2.0, 4.0]),
     max_s=st.just(4.0),
@@ -262,6 +263,29 @@ def test_a_sound_shorter_than_a_word_is_dropped_alone_and_kept_beside_speech() -
             assert held == (sound_of(written) >= 0.5).sum()
 
 
+def test_sounds_that_are_believed_together_lie_within_the_vouching_gap() -> None:
+    blip, rules = (0.128, 0.9), SegmentRules(merge_gap_s=2.0, vouch_gap_s=1.0)
+    assert len(cut_written(stretches((1, 0), blip, (0.9, 0), blip, (3, 0)), rules)) == 1
+    assert cut_written(stretches((1, 0), blip, (1.1, 0), blip, (1.1, 0), blip, (3, 0)), rules) == []
+    word = (0.5, 0.9)
+    joined = cut_written(stretches(word, (1.5, 0), word, (3, 0)), rules)
+    assert [len(s.samples) // CHUNK_SAMPLES for s in joined] == [86]
+    alone = cut_written(stretches(word, (1.5, 0), blip, (3, 0)), rules)
+    assert [(s.samples >= 0.5).sum() for s in alone] == [16 * CHUNK_SAMPLES]
+    later = cut_written(
+        stretches(word, (1.5, 0), blip, (0.5, 0), word, (3, 0)), rules
+    )  # the blip has a voucher of its own
+    assert sum((s.samples >= 0.5).sum() for s in later) == 36 * CHUNK_SAMPLES
+
+
+def test_a_cut_leaves_what_is_not_believed_yet() -> None:
+    segmenter = Segmenter(SegmentRules(merge_gap_s=2.0, vouch_gap_s=1.0), detector=LoudnessDetector())
+    segmenter.push(sound_of([*stretches((0.5, 0.9), (1.5, 0)), 0.9, 0.9, 0.9]))
+    assert [(s.samples >= 0.5).sum() for s in segmenter.cut()] == [16 * CHUNK_SAMPLES]
+    segmenter.push(sound_of([0.9, 0.9, 0.9]))
+    assert [(s.samples >= 0.5).sum() for s in segmenter.finish()] == [6 * CHUNK_SAMPLES]
+
+
 def test_the_highest_probability_is_told() -> None:
     assert [s.speech for s in cut_written(stretches((1, 0.6), (0.5, 0.8), (1, 0)), SegmentRules())] == [
         pytest.approx(0.8)
@@ -270,7 +294,7 @@ def test_the_highest_probability_is_told() -> None:
 
 def test_a_segment_comes_out_as_soon_as_it_is_certain() -> None:
     def blocks() -> Iterator[Waveform]:
-        yield sound_of(stretches((1, 0.9), (1.5, 0)))
+        yield sound_of(stretches((1, 0.9), (DEFAULT_RULES.merge_gap_s + 0.1, 0)))
         pytest.fail("the segment was certain before this block")
 
     assert next(cut_segments(blocks(), detector=LoudnessDetector())).start == 0

@@ -49,7 +49,10 @@ class SegmentRules:
         min_silence_s: speech ends after so long a silence.
         min_speech_s: a segment with less sound above ``start_probability`` is dropped: a note of music is shorter than a word.
         pad_s: silence kept before and after speech.
-        merge_gap_s: speech after a silence of up to this belongs to the same segment, while it fits into ``target_s``.
+        merge_gap_s: believed speech after a silence of up to this belongs to the same segment, while it fits into
+            ``target_s``: a model that hears whole windows is asked less often.
+        vouch_gap_s: stretches that are too short to be believed alone are believed together across a silence of up to this
+            (no longer than ``merge_gap_s``); further apart they are the notes of a melody.
         target_s: longest segment made of several stretches of speech.
         max_s: longest segment; longer speech is cut at its least speech-like place.
         cut_s: how far back from ``max_s`` that place may lie.
@@ -63,7 +66,8 @@ class SegmentRules:
     min_silence_s: float = 0.25
     min_speech_s: float = 0.19
     pad_s: float = 0.2
-    merge_gap_s: float = 1.0
+    merge_gap_s: float = 2.0
+    vouch_gap_s: float = 1.0
     target_s: float = 15.0
     max_s: float = 28.0
     cut_s: float = 6.0
@@ -74,7 +78,7 @@ class SegmentRules:
                 f"end_probability is {self.end_probability:g} and start_probability {self.start_probability:g}; "
                 "expected 0 < end_probability <= start_probability <= 1"
             )
-        if min(self.min_silence_s, self.min_speech_s, self.pad_s, self.merge_gap_s) < 0:
+        if min(self.min_silence_s, self.min_speech_s, self.pad_s, self.merge_gap_s, self.vouch_gap_s) < 0:
             raise UsageError("a length of silence, speech, padding or gap is negative; expected seconds of 0 or more")
         if not 2 * self.pad_s + self.cut_s + 2 * CHUNK_S < self.max_s or self.cut_s < CHUNK_S:
             raise UsageError(
@@ -228,13 +232,15 @@ class Span:
 class SpanFinder:
     """From probabilities, one a chunk, to the spans of chunks that become segments. Counts in chunks of 32 ms.
 
-    ``_live`` is the speech going on now; ``_pending`` is finished speech that what follows may still join.
+    ``_live`` is the speech going on now; ``_pending`` is finished speech that what follows may still join. Where more than
+    the vouching gap lies between them, ``_pending`` is believed.
     """
 
     def __init__(self, rules: SegmentRules) -> None:
         self._rules = rules
         self._pad, self._silence = math.ceil(rules.pad_s / CHUNK_S), max(1, math.ceil(rules.min_silence_s / CHUNK_S))
         self._gap = max(math.floor(rules.merge_gap_s / CHUNK_S), self._silence, 2 * self._pad)
+        self._vouch = min(self._gap, max(math.floor(rules.vouch_gap_s / CHUNK_S), self._silence, 2 * self._pad))
         self._target, self._longest = math.floor(rules.target_s / CHUNK_S), math.floor(rules.max_s / CHUNK_S)
         self._recent: deque[float] = deque(maxlen=max(1, math.floor(rules.cut_s / CHUNK_S)))
         self._now = 0  # chunks heard
@@ -261,16 +267,19 @@ class SpanFinder:
             self._live = Span(self._now - 1, self._now)
         if self._live is not None:
             yield from self._go_on(self._live, probability)
-        if self._live is None and self._pending is not None and self._now - self._pending.end >= self._gap:
-            yield from self._give_out(self._pending, self._pending.end + self._pad)
-            self._pending = None
+        if self._live is None and self._pending is not None:
+            gap = self._gap if self._believe(self._pending.sure) else self._vouch
+            if self._now - self._pending.end >= gap:
+                yield from self._end_pending(self._pending)
 
     def cut(self) -> Iterator[Span]:
         """Give out what is open, as if the recording ended here."""
         span = self._find_believed()
         if span is not None:
+            if self._live is not None and self._live.start < span.end:
+                self._live = None
             span.end = self._floor = min(span.end + self._pad, self._now)
-            self._live = self._pending = None
+            self._pending = None
             yield span
 
     def find_open(self) -> Span | None:
@@ -288,6 +297,8 @@ class SpanFinder:
     def _find_believed(self) -> Span | None:
         """Finished speech and the speech going on as one, from the padded start to the end of speech, if it is believed."""
         parts = [part for part in (self._pending, self._live) if part is not None]
+        if len(parts) == 2 and not self._joins(*parts):
+            parts.pop()
         sure = sum(part.sure for part in parts)
         if not parts or not self._believe(sure):
             return None
@@ -300,17 +311,18 @@ class SpanFinder:
             live.end = self._now
         if self._pending is not None:
             joined = live.end + self._pad - self._padded_start(self._pending)
-            believed = self._believe(self._pending.sure + live.sure)
+            believed = self._believe(live.sure + (self._pending.sure if self._near(self._pending, live) else 0))
             if (joined > self._target and believed) or joined >= self._longest:
                 yield from self._part(self._pending, live)
         if self._now - live.end >= self._silence:
-            self._close(live)
+            yield from self._close(live)
         elif live.end + self._pad - self._padded_start(live) >= self._longest:
             yield from self._cut(live)
 
     def _part(self, pending: Span, live: Span) -> Iterator[Span]:
-        """Give out what does not fit into one segment with the speech going on; each vouches for its neighbour."""
-        pending.sure = live.sure = pending.sure + live.sure
+        """Give out what does not fit into one segment with the speech going on; neighbours vouch for each other."""
+        if self._near(pending, live):
+            pending.sure = live.sure = pending.sure + live.sure
         self._pending = None
         yield from self._give_out(pending, min(pending.end + self._pad, (pending.end + live.start + 1) // 2))
 
@@ -322,11 +334,24 @@ class SpanFinder:
         yield from self._give_out(live, place)
         live.start = place
 
-    def _close(self, live: Span) -> None:
+    def _close(self, live: Span) -> Iterator[Span]:
+        if self._pending is not None and not self._joins(self._pending, live):
+            yield from self._end_pending(self._pending)
         if self._pending is not None:
             live.start, live.sure = self._pending.start, self._pending.sure + live.sure
             live.peak = max(live.peak, self._pending.peak)
         self._pending, self._live = live, None
+
+    def _end_pending(self, pending: Span) -> Iterator[Span]:
+        yield from self._give_out(pending, pending.end + self._pad)
+        self._pending = None
+
+    def _near(self, pending: Span, live: Span) -> bool:
+        return live.start - pending.end < self._vouch
+
+    def _joins(self, pending: Span, live: Span) -> bool:
+        """Whether both become one segment: near enough to vouch for each other, or each believed by itself."""
+        return self._near(pending, live) or self._believe(live.sure)
 
     def _believe(self, sure: int) -> bool:
         return sure * CHUNK_S >= self._rules.min_speech_s
