@@ -296,9 +296,10 @@ class SpanFinder:
 
     def _find_believed(self) -> Span | None:
         """Finished speech and the speech going on as one, from the padded start to the end of speech, if it is believed."""
-        parts = [part for part in (self._pending, self._live) if part is not None]
-        if len(parts) == 2 and not self._joins(*parts):
-            parts.pop()
+        pending, live = self._pending, self._live
+        if pending is not None and live is not None and not self._joins(pending, live):
+            live = None
+        parts = [part for part in (pending, live) if part is not None]
         sure = sum(part.sure for part in parts)
         if not parts or not self._believe(sure):
             return None
