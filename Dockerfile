@@ -7,6 +7,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src ./src
 COPY models ./models
+COPY samples ./samples
 # The environment gets no pip of its own: the image's pip fills it from outside.
 RUN python -m venv --without-pip /opt/dinle \
     && pip --python /opt/dinle/bin/python install --constraint constraints.txt '.[serve]'

@@ -3,19 +3,28 @@
 # bench-service: the service under load
 # bench-wav2vec2: every precision and other engines on the architecture of wav2vec2-base
 # embedded-model: the bundled models, from public weights and texts
+# chart-js: the page's copy of Chart.js, from npm
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 HOST   ?= http://127.0.0.1:8000
+# The figures on the web page, from the committed reports.
+NUMBERS = $(BIN)/python -m dinle.measure.published artifacts src/dinle/serve/static/numbers.json
 
-.PHONY: demo test check audit serve bench bench-wav2vec2 bench-service loadtest embedded-model clean
+.PHONY: demo test chromium check audit serve bench bench-wav2vec2 bench-service loadtest embedded-model chart-js clean
 
 demo: $(READY)
 	$(BIN)/dinle demo
 
-test: $(READY)
+test: $(READY) chromium
 	$(BIN)/pytest
+
+# The page is tested in a real browser; where it cannot be installed those tests are skipped and say so.
+chromium:
+	@command -v chromium chromium-browser google-chrome > /dev/null \
+		|| (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null) \
+		|| echo "Chromium could not be installed: the tests of the page will be skipped"
 
 check: $(READY)
 	$(BIN)/ruff check
@@ -44,6 +53,7 @@ bench: $(READY)
 	$(BIN)/dinle quantize --bundle_dir build-out/dinle-ctc-tr --preset int4
 	$(BIN)/dinle benchmark --checkpoint_dir models/dinle-ctc-tr/checkpoint --model build-out/dinle-ctc-tr --precisions all \
 		--manifest data/mini/manifest.jsonl --peers openvino-nncf ort-dynamic --audio_path samples/sample.wav --runs 30
+	$(NUMBERS)
 
 # Random weights: speed, size and memory do not hang on what a model has learnt; its text means nothing.
 WAV2VEC2 := build-out/wav2vec2-base
@@ -55,6 +65,7 @@ bench-wav2vec2: $(READY)
 	$(BIN)/dinle benchmark --checkpoint_dir $(WAV2VEC2)/checkpoint --model $(WAV2VEC2)/bundle --precisions all \
 		--peers openvino-nncf ort-dynamic --audio_path samples/sample.wav --repeat_to_s 10 --runs 15 \
 		--report_path artifacts/wav2vec2_base_report.md
+	$(NUMBERS)
 
 # Both bundled models under load, twenty minutes; alone on the machine, please. After make bench-wav2vec2 that model too.
 bench-service: $(READY)
@@ -62,6 +73,7 @@ bench-service: $(READY)
 	$(BIN)/dinle benchmark-service --model models/dinle-ctc-tr --soak_seconds 0 --report_path artifacts/service_ctc_report.md
 	test ! -d $(WAV2VEC2)/bundle || $(BIN)/dinle benchmark-service --model $(WAV2VEC2)/bundle --soak_seconds 0 \
 		--report_path artifacts/service_wav2vec2_report.md
+	$(NUMBERS)
 
 loadtest: $(READY)
 	$(BIN)/locust -f locust/locustfile.py --host $(HOST)
@@ -72,6 +84,15 @@ WHISPER ?= openai/whisper-base
 embedded-model: $(READY)
 	$(BIN)/python scripts/embedded_model.py --whisper "$(WHISPER)" $(if $(CTC),--ctc "$(CTC)") \
 		$(if $(KOKORO),--kokoro "$(KOKORO)") $(if $(KOKORO_VOICES),--kokoro_voices "$(KOKORO_VOICES)")
+
+# The line that names a map is left out: the map is not kept, and browsers would ask for it in vain.
+CHART_JS := 4.6.1
+VENDOR   := src/dinle/serve/static/vendor
+chart-js:
+	rm -rf build-out/chart-js && mkdir -p build-out/chart-js $(VENDOR)
+	cd build-out/chart-js && npm pack --silent chart.js@$(CHART_JS) && tar xzf chart.js-$(CHART_JS).tgz
+	sed '/^\/\/# sourceMappingURL=/d' build-out/chart-js/package/dist/chart.umd.js > $(VENDOR)/chart.umd.js
+	cp build-out/chart-js/package/LICENSE.md $(VENDOR)/chart.LICENSE.md
 
 clean:
 	rm -rf $(VENV) build-out demo-out dist

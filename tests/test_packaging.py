@@ -35,6 +35,37 @@ def test_the_core_asks_for_no_torch(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_wheel_has_the_page_and_its_recording(wheel: Path) -> None:
+    prefix = "dinle/serve/static/"
+    static = ROOT / "src" / prefix
+    wanted = {path.relative_to(static).as_posix(): path for path in static.rglob("*") if path.is_file()}
+    wanted["sample.wav"] = ROOT / "samples" / "sample.wav"
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {
+            name.removeprefix(prefix): archive.read(name) for name in archive.namelist() if name.startswith(prefix)
+        }
+    assert packed.keys() == wanted.keys()
+    assert "index.html" in packed
+    assert [name for name, path in wanted.items() if path.read_bytes() != packed[name]] == []
+
+
+@pytest.mark.slow
+def test_the_wheel_finds_its_page_and_its_recording(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = "from dinle.serve import page; print(page.STATIC_DIR); print(page.find_sample_dir())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "dinle" / "serve" / "static")] * 2
+
+
+@pytest.mark.slow
 def test_the_wheel_transcribes_with_its_own_model(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)

@@ -174,13 +174,6 @@ def test_health_names_model_and_backend(client: TestClient) -> None:
     assert (response.status_code, response.json()) == (200, {"status": "ok", "model": "fake", "backend": "onnx"})
 
 
-def test_the_page_shows_how_to_use_it(client: TestClient) -> None:
-    page = client.get("/", headers={"Host": "asr.example:8000"})
-    assert "curl -F file=@speech.wav http://asr.example:8000/transcribe" in page.text
-    assert 'href="docs"' in page.text
-    assert "<script>" not in client.get("/", headers={"Host": "x/<script>alert(1)</script>"}).text
-
-
 def test_the_documentation_is_complete(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     schema = client.get("/openapi.json").json()

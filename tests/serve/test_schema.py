@@ -36,7 +36,7 @@ def described(app: FastAPI) -> Iterator[Any]:
 @pytest.mark.slow
 def test_no_request_makes_the_service_fail(described: Any) -> None:
     operations = [found.ok() for found in described.get_all_operations()]
-    assert len(operations) == 8
+    assert len(operations) == 9
     statuses: set[int] = set()
     for operation in operations:
 
@@ -63,7 +63,7 @@ def test_every_operation_and_every_field_is_described(app: FastAPI) -> None:
                 assert parameter.get("description") or parameter["in"] == "path", (path, parameter["name"])
     assert set(description["paths"]) == {
         "/transcribe", "/v1/audio/transcriptions", "/v1/models", "/v1/models/{model}",
-        "/healthz", "/readyz", "/version", "/metrics",
+        "/models/{model}", "/healthz", "/readyz", "/version", "/metrics",
     }  # fmt: skip
 
 
@@ -75,3 +75,5 @@ def test_the_examples_are_true(app: FastAPI) -> None:
             answer = client.post(path, files=audio).json()
             shown = json.dumps(app.openapi()["paths"][path]) + json.dumps(app.openapi()["components"])
             assert all(f'"{key}"' in shown for key in answer)
+        example = app.openapi()["components"]["schemas"]["ModelDetails"]["examples"][0]
+        assert client.get("/models/fake").json().keys() == example.keys()

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from dinle import __version__
-from dinle.serve.app import OPEN_PATHS, ROUTERS, create_app
+from dinle.serve.app import OPEN_PATHS, OPEN_PREFIXES, ROUTERS, create_app
 from dinle.serve.settings import Settings
 from tests.fakes import fake_recognizer, make_tone
 from tests.graphs import spell_levels, write_level_bundle
@@ -85,10 +85,15 @@ def list_routes() -> list[tuple[str, str]]:
     ]
 
 
+def is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+
+
 def test_the_routes_are_those_that_are_known() -> None:
-    closed = {path for _, path in list_routes()} - OPEN_PATHS
+    closed = {path for _, path in list_routes() if not is_open(path)}
     assert closed == {
-        "/metrics", "/transcribe", "/v1/audio/transcriptions", "/v1/models", "/v1/models/fake", "/v1/realtime", "/stream",
+        "/metrics", "/models/fake",
+        "/transcribe", "/v1/audio/transcriptions", "/v1/models", "/v1/models/fake", "/v1/realtime", "/stream",
     }  # fmt: skip
 
 
@@ -99,7 +104,7 @@ def test_without_a_key_only_open_paths_answer(closed: TestClient, method: str, p
             pytest.fail("it opened")
         return
     answer = closed.request(method, path)
-    if path in OPEN_PATHS:
+    if is_open(path):
         assert answer.status_code == 200
         return
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -109,12 +114,17 @@ def test_without_a_key_only_open_paths_answer(closed: TestClient, method: str, p
     assert closed.request(method, path, headers=BEARER).status_code in (200, 400, 422)
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/", "/healthz", "/readyz", "/version"])
+@pytest.mark.parametrize(
+    "path",
+    ["/docs", "/openapi.json", "/", "/static/style.css", "/static/sample.wav", "/healthz", "/readyz", "/version"],
+)
 def test_what_tells_how_to_use_it_is_open(closed: TestClient, path: str) -> None:
     assert closed.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nope", "/docs/", "/healthz/", "/HEALTHZ", "/redoc", "/docs/oauth2-redirect"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/static", "/staticx", "/docs/", "/healthz/", "/HEALTHZ", "/redoc", "/docs/oauth2-redirect"]
+)
 def test_other_paths_do_not_tell_whether_they_exist(closed: TestClient, path: str) -> None:
     assert closed.get(path, follow_redirects=False).status_code == 401
 

@@ -17,7 +17,7 @@ from dinle.errors import UsageError
 from dinle.recognize.bundle import find_default_bundle
 from dinle.recognize.load import load
 from dinle.recognize.recognizer import CtcRecognizer, Recognizer
-from dinle.serve import live_openai, live_plain, openai_api, status, transcribe
+from dinle.serve import live_openai, live_plain, model_details, openai_api, page, status, transcribe
 from dinle.serve.batching import BatchingEngine, BatchRules
 from dinle.serve.errors import add_error_handlers
 from dinle.serve.live import StreamCounter
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 # What needs no key: whether it lives, what it is, and how it is used.
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/version", "/docs", "/openapi.json"})
+OPEN_PREFIXES = (f"{page.STATIC_PATH}/",)
 UPLOADS_PER_PLACE = 4  # more bodies may be on their way than can wait: most clients are slower than the service
 DESCRIPTION = "Send a recording to `/transcribe`, get its text. Errors say what came and what was expected."
 ROUTERS = (
-    transcribe.router, openai_api.router, live_plain.router, live_openai.router, status.router,
+    transcribe.router, openai_api.router, live_plain.router, live_openai.router, model_details.router, status.router,
+    page.router,
 )  # fmt: skip
 
 
@@ -72,6 +74,7 @@ def create_app(
     )
     for router in ROUTERS:
         app.include_router(router)
+    app.mount(page.STATIC_PATH, page.page_files, name="static")
     add_error_handlers(app)
     app.state.tracing = set_up_tracing()
     add_middlewares(app, settings, scheduler, metrics)
@@ -138,7 +141,9 @@ def add_middlewares(app: FastAPI, settings: Settings, scheduler: Scheduler, metr
         upload_s=settings.upload_s,
         max_uploads=UPLOADS_PER_PLACE * scheduler.places,
     )
-    app.add_middleware(KeyGuardMiddleware, keys=read_api_keys(settings), open_paths=OPEN_PATHS)
+    app.add_middleware(
+        KeyGuardMiddleware, keys=read_api_keys(settings), open_paths=OPEN_PATHS, open_prefixes=OPEN_PREFIXES
+    )
     app.add_middleware(FaultMiddleware)
     if origins:
         app.add_middleware(

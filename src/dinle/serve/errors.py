@@ -198,7 +198,13 @@ async def handle_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def make_error_response(scope: MutableMapping[str, Any], error: Exception) -> JSONResponse:
-    """The answer to an exception, for the request with this ASGI scope; what is unexpected is logged.
+    """The answer to an exception, for the request with this ASGI scope; noted as :func:`make_error_body` does."""
+    problem, body = make_error_body(scope, error)
+    return JSONResponse(body.model_dump(), status_code=problem.status, headers=dict(problem.headers))
+
+
+def make_error_body(scope: MutableMapping[str, Any], error: Exception) -> tuple[Problem, ErrorBody | OpenAIErrorBody]:
+    """What is told about an exception to the request with this ASGI scope; what is unexpected is logged.
 
     The error's code is left in the scope under :data:`ERROR_CODE_KEY`.
     """
@@ -207,14 +213,11 @@ def make_error_response(scope: MutableMapping[str, Any], error: Exception) -> JS
     if problem.status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request %s: %s %s failed", request_id, scope.get("method"), scope.get("path"), exc_info=error)
     scope[ERROR_CODE_KEY] = problem.code
-    body: BaseModel
     if str(scope.get("path", "")).startswith(OPENAI_PREFIX):
         # 422 is FastAPI's for what OpenAI answers with 400.
         problem = replace(problem, status=400) if problem.status == http.HTTPStatus.UNPROCESSABLE_ENTITY else problem
-        body = OpenAIErrorBody(error=to_openai(problem))
-    else:
-        body = ErrorBody(detail=problem.detail, code=problem.code, request_id=request_id)
-    return JSONResponse(body.model_dump(), status_code=problem.status, headers=dict(problem.headers))
+        return problem, OpenAIErrorBody(error=to_openai(problem))
+    return problem, ErrorBody(detail=problem.detail, code=problem.code, request_id=request_id)
 
 
 def describe_error(error: Exception) -> Problem:

@@ -121,6 +121,16 @@ class ModelStore:
             raise ModelUnknownError(name, self.names)
         return name
 
+    def find_folder(self, name: str) -> Path | None:
+        """The folder of a model, or what it is loaded by; ``None`` where it was given as an object without one.
+
+        Raises:
+            ModelUnknownError: there is none of exactly that name.
+        """
+        if name not in self._entries:
+            raise ModelUnknownError(name, self.names)
+        return self._entries[name].folder
+
     @asynccontextmanager
     async def use(self, name: str | None = None) -> AsyncIterator[Recognizer]:
         """A model for the time of a request, loaded first where it is not.

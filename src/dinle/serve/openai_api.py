@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
 from dinle.recognize.audio import SAMPLE_RATE_HZ
 from dinle.recognize.transcript import Transcript
 from dinle.serve.answers import OPENAI_ERRORS
-from dinle.serve.errors import ClientGoneError, ModelUnknownError, ValueRefusedError, describe_error, to_openai
+from dinle.serve.errors import ModelUnknownError, ValueRefusedError
+from dinle.serve.events import answer_events, write_event
 from dinle.serve.openai_answers import (
     ModelCard,
     ModelList,
@@ -24,7 +23,7 @@ from dinle.serve.openai_answers import (
     make_transcription,
     make_verbose,
 )
-from dinle.serve.service import Service, get_service, wait_until_gone
+from dinle.serve.service import BEGUN, Service, get_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -99,9 +98,7 @@ async def create_transcription(
     """
     check_language(form.language)
     if form.stream:
-        events = stream_events(service.stream(request, form.file.file, form.model))
-        first = await wait_for_first(request, events)  # what can be refused is refused with a status of its own
-        return StreamingResponse(chain_events(first, events), media_type="text/event-stream")
+        return await answer_events(request, stream_events(service.stream(request, form.file.file, form.model)))
     return write_answer(await service.transcribe(request, form.file.file, form.model), form)
 
 
@@ -141,46 +138,15 @@ async def stream_events(items: AsyncGenerator[Piece | Transcript, None]) -> Asyn
         async for item in items:
             if isinstance(item, Transcript):
                 usage = make_transcription(item).usage.model_dump()
-                yield _write_event({"type": "transcript.text.done", "text": item.text, "usage": usage})
+                yield write_event({"type": "transcript.text.done", "text": item.text, "usage": usage})
+            elif item is BEGUN:
+                continue  # the first event is the first result: what fails before it has a status of its own
             elif item.words:
                 delta = " ".join(word.text for word in item.words)
-                yield _write_event({"type": "transcript.text.delta", "delta": f" {delta}" if begun else delta})
+                yield write_event({"type": "transcript.text.delta", "delta": f" {delta}" if begun else delta})
                 begun = True
             else:
                 yield f": {item.samples / SAMPLE_RATE_HZ:.1f} s heard\n\n"
-
-
-async def wait_for_first(request: Request, events: AsyncGenerator[str, None]) -> str:
-    """The first event.
-
-    Raises:
-        ClientGoneError: the client left before it came.
-    """
-    first = asyncio.ensure_future(anext(events))
-    gone = asyncio.ensure_future(wait_until_gone(request))
-    try:
-        await asyncio.wait({first, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not first.done():
-            raise ClientGoneError
-        return first.result()
-    finally:
-        gone.cancel()
-        first.cancel()
-
-
-async def chain_events(first: str, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    """The first event and the others; an error among the others becomes an event, as the status has been sent."""
-    try:
-        async with aclosing(events):
-            yield first
-            async for event in events:
-                yield event
-    except Exception as error:  # noqa: BLE001 - told to the client, in the only place left
-        yield _write_event({"error": to_openai(describe_error(error)).model_dump()})
-
-
-def _write_event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 @router.get("/models", summary="What models there are")

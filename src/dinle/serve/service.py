@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI evaluates it
 
 from dinle.recognize.audio import SAMPLE_RATE_HZ, AudioLimits, scan_audio, stream_audio
+from dinle.recognize.recognizer import Piece
 from dinle.recognize.transcript import Transcript, Word
 from dinle.serve.live import StreamCounter
 from dinle.serve.logs import add_notes, log_transcript
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from dinle.recognize.audio import Waveform
-    from dinle.recognize.recognizer import Piece, Recognizer
+    from dinle.recognize.recognizer import Recognizer
 
 # A recording up to this long is decoded into memory (4 MB); a longer one is decoded twice: to be judged, then to be heard.
 HOLD_S = 60.0
+# Given before the first piece: the recording has been accepted as a whole, and a worker begins to hear it.
+BEGUN = Piece((), 0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ class Service:
     async def stream(
         self, request: Request, file: BinaryIO, model: str | None = None
     ) -> AsyncGenerator[Piece | Transcript, None]:
-        """The pieces of a recording as they become certain, and its transcript last; errors as :meth:`transcribe`."""
+        """:data:`BEGUN`, the pieces of a recording as they become certain, and its transcript last.
+
+        Errors are those of :meth:`transcribe`. Who leaves closes the generator.
+        """
         async with self.models.use(model) as recognizer:
             steps = transcribe_steps(recognizer, file, self.limits)
             async with aclosing(self.scheduler.stream(steps, deadline_s=self.settings.deadline_s)) as items:
@@ -115,7 +121,7 @@ def get_service(connection: HTTPConnection) -> Service:
 def transcribe_steps(
     recognizer: Recognizer, file: BinaryIO, limits: AudioLimits
 ) -> Generator[Piece | None, None, Transcript]:
-    """Transcribe one recording step by step; yields what becomes certain, or nothing while it decodes.
+    """Transcribe one recording step by step; yields nothing while it decodes, then :data:`BEGUN` and what becomes certain.
 
     All of it is decoded before any of it is heard, so that a recording over the limits or damaged at its end costs no
     inference.
@@ -137,6 +143,7 @@ def transcribe_steps(
             blocks = stream_audio(file, limits)
             break
     words: list[Word] = []
+    yield BEGUN
     started = time.perf_counter()
     for piece in recognizer.recognize(chain(held, blocks)):
         words += piece.words

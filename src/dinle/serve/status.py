@@ -1,34 +1,17 @@
-"""What the service says about itself: whether it is up and ready, which version, its figures, and a page for people."""
+"""What the service says about itself: whether it is up and ready, which version, and its figures."""
 
 from __future__ import annotations
 
-import html
 import platform
 from typing import Annotated, Literal
 
 import onnxruntime
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from dinle import __version__
 from dinle.serve.service import Service, get_service
-
-PAGE = """<!doctype html>
-<html lang="tr">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>dinle</title>
-<h1>dinle</h1>
-<p>Türkçe konuşmayı yazıya çevirir. Turns Turkish speech into text.</p>
-<pre>curl -F file=@speech.wav {url}transcribe</pre>
-<form action="transcribe" method="post" enctype="multipart/form-data">
-<input type="file" name="file" accept="audio/*,video/*" required>
-<button>Yazıya çevir</button>
-</form>
-<p><a href="docs">API</a> · <a href="healthz">healthz</a></p>
-</html>
-"""
 
 router = APIRouter(tags=["status"])
 
@@ -87,9 +70,3 @@ async def tell_metrics(request: Request, service: Annotated[Service, Depends(get
     """Requests, queue, inference, audio, live streams, models and the process, in Prometheus' text format."""
     body, media_type = service.metrics.render(request.headers.get("accept", ""))
     return Response(body, media_type=media_type)
-
-
-@router.get("/", include_in_schema=False)
-async def show_page(request: Request) -> HTMLResponse:
-    """How to use the service, for people."""
-    return HTMLResponse(PAGE.format(url=html.escape(str(request.base_url))))

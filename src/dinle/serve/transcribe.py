@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Query, Request, UploadFile
+from fastapi.responses import StreamingResponse  # noqa: TC002 - FastAPI evaluates it
 from pydantic import BaseModel, Field
 
+from dinle.recognize.audio import SAMPLE_RATE_HZ
+from dinle.recognize.transcript import Transcript
 from dinle.serve.answers import TRANSCRIBE_ERRORS
-from dinle.serve.service import Service, get_service
+from dinle.serve.events import answer_events, write_event
+from dinle.serve.service import BEGUN, Service, get_service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
-    from dinle.recognize.transcript import Transcript, Word
+    from dinle.recognize.recognizer import Piece
+    from dinle.recognize.transcript import Word
 
 router = APIRouter(tags=["transcribe"])
 
@@ -47,13 +53,36 @@ class TranscribeAnswer(BaseModel):
     model_config = {"json_schema_extra": {"examples": [{"text": "bugün hava çok güzel", "inference_time": 0.2147}]}}
 
 
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The text; with `stream=true` events, one JSON object a `data:` line. `started`: the recording is "
+        "accepted and being heard. `words`: those that became certain, perhaps none, and the seconds of sound that are "
+        "done (`heard`). Last comes `done` with the fields of the plain answer, `details` always, or `error` with "
+        "`detail`, `code` and `request_id`.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'data: {"type": "started"}\n\n'
+                'data: {"type": "words", "heard": 1.28, "words": '
+                '[{"word": "bugün", "start": 0.12, "end": 0.58, "confidence": 0.971}]}\n\n'
+                'data: {"type": "done", "text": "bugün", "inference_time": 0.2147, "details": {"duration": 1.28, '
+                '"model": "dinle-base-tr", "words": '
+                '[{"word": "bugün", "start": 0.12, "end": 0.58, "confidence": 0.971}]}}\n\n',
+            },
+        },
+    }
+}
+
+
 @router.post(
     "/transcribe",
     summary="Transcribe a recording",
-    responses=TRANSCRIBE_ERRORS,
+    responses=ANSWERS | TRANSCRIBE_ERRORS,
+    response_model=TranscribeAnswer,
     response_model_exclude_none=True,
 )
 async def transcribe(
+    *,
     request: Request,
     file: Annotated[
         UploadFile, File(description="wav, flac, ogg, opus, mp3, m4a or webm; any sample rate and channels")
@@ -65,19 +94,41 @@ async def transcribe(
     model: Annotated[
         str | None, Query(description="name of a model, see `/v1/models` (default: the default model)", examples=[None])
     ] = None,
-) -> TranscribeAnswer:
+    stream: Annotated[bool, Query(description="send the words as server-sent events while they are found")] = False,
+) -> TranscribeAnswer | StreamingResponse:
     """Turn one Turkish recording into text.
 
     ```
     curl -F file=@speech.wav http://127.0.0.1:8000/transcribe
     ```
     """
-    transcript = await service.transcribe(request, file.file, model)
+    if stream:
+        return await answer_events(request, stream_events(service.stream(request, file.file, model)))
+    return make_answer(await service.transcribe(request, file.file, model), details=details)
+
+
+def make_answer(transcript: Transcript, *, details: bool) -> TranscribeAnswer:
+    """A transcript as it is answered, with or without words, length and model."""
     return TranscribeAnswer(
         text=transcript.text,
         inference_time=round(transcript.inference_s, 4),
         details=tell_details(transcript) if details else None,
     )
+
+
+async def stream_events(items: AsyncGenerator[Piece | Transcript, None]) -> AsyncGenerator[str, None]:
+    """Server-sent events: ``started``, ``words`` for each piece that has some or is a progress, ``done`` with all of it."""
+    heard_s = 0.0
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Transcript):
+                yield write_event({"type": "done"} | make_answer(item, details=True).model_dump())
+            elif item is BEGUN:
+                yield write_event({"type": "started"})
+            elif item.words or item.samples / SAMPLE_RATE_HZ > heard_s:
+                heard_s = item.samples / SAMPLE_RATE_HZ
+                words = [word.model_dump() for word in time_words(item.words)]
+                yield write_event({"type": "words", "heard": round(heard_s, 3), "words": words})
 
 
 def tell_details(transcript: Transcript) -> Details:
