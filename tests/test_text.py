@@ -17,8 +17,12 @@ from dinle.text import (
     lower_tr,
     normalize_raw,
     normalize_tr,
+    normalize_whisper_basic,
     upper_tr,
 )
+
+# The laws of dinle's own forms; whisper-basic is somebody else's, and does not hold them.
+OWN_FORMS = ("raw", "tr")
 
 # Text with many of the letters that go wrong: dotted and dotless, in pieces and whole.
 TRICKY = st.text(
@@ -83,7 +87,7 @@ def test_the_form_tr_holds_the_alphabet_and_single_spaces(text: str) -> None:
     assert result == " ".join(result.split())
 
 
-@pytest.mark.parametrize("name", sorted(NORMALIZERS))
+@pytest.mark.parametrize("name", OWN_FORMS)
 @given(text=TRICKY)
 def test_normalising_twice_changes_nothing(name: str, text: str) -> None:
     normalize = NORMALIZERS[name]
@@ -92,7 +96,7 @@ def test_normalising_twice_changes_nothing(name: str, text: str) -> None:
 
 @given(TRICKY)
 def test_pieces_and_whole_letters_are_one_text(text: str) -> None:
-    for normalize in NORMALIZERS.values():
+    for normalize in (NORMALIZERS[name] for name in OWN_FORMS):
         assert normalize(unicodedata.normalize("NFD", text)) == normalize(unicodedata.normalize("NFC", text))
 
 
@@ -131,10 +135,43 @@ def test_the_form_raw_changes_spaces_and_composition_alone() -> None:
     assert normalize_raw("  Gu\u0308zel,\u00a0 3\tİstanbul! \n") == "Güzel, 3 İstanbul!"
 
 
+def test_there_are_three_forms() -> None:
+    assert list(NORMALIZERS) == ["raw", "whisper-basic", "tr"]
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("Bugün hava güzel.", "bugün hava güzel "),
+        ("İstanbul", "i stanbul"),  # the reason for the form tr: one word has become two
+        ("IŞIK", "işik"),
+        ("Türkiye'nin %20'si", "türkiye nin 20 si"),
+        ("KÂĞIT, kâğıt", "kâğit kâğıt"),
+        ("e-posta", "e posta"),
+        ("[gülüşmeler] evet <alkış> (öksürük) peki", " evet peki"),
+        ("bir [iki> üç", "bir üç"),  # either closing bracket ends either opening one
+        ("() (açık", " açık"),  # empty or unclosed parentheses are punctuation
+        ("gu\u0308zel ﬁlm Ａ²", "güzel film a2"),
+        ("a\u0331b", "a b"),  # a mark that does not compose parts the word
+        ("5 ₺ \u00a0\n 3\t", "5 3 "),
+        ("", ""),
+    ],
+)
+def test_the_form_whisper_basic(text: str, normalised: str) -> None:
+    assert normalize_whisper_basic(text) == normalised
+
+
+@given(st.one_of(TRICKY, st.text(alphabet=st.one_of(st.sampled_from("<>[]()İIaB .\u0307"), st.characters()))))
+def test_the_form_whisper_basic_is_what_transformers_makes(text: str) -> None:
+    original = pytest.importorskip("transformers.models.whisper.english_normalizer").BasicTextNormalizer()
+    assert normalize_whisper_basic(text) == original(text)
+
+
 def test_the_module_is_light() -> None:
     code = """
 import sys, dinle.text
 dinle.text.normalize_tr("Saat 5.")
+dinle.text.normalize_whisper_basic("Saat 5.")
 heavy = {"numpy", "torch", "num2words", "damga", "onnxruntime", "rich"} & set(sys.modules)
 sys.exit(str(heavy) if heavy else 0)
 """

@@ -78,6 +78,7 @@ def quantize(config: QuantizeConfig) -> None:
 def evaluate(config: EvaluateConfig) -> None:
     """Evaluate a model, and a peer beside it; print the scores and where the report is."""
     from dinle.measure.compare import COMPARISON_FILE, render_comparison
+    from dinle.measure.diff_page import DIFF_FILE, DIFF_FOLDER
     from dinle.measure.evaluate import COMPARISON_FOLDER, PEER_FOLDER
     from dinle.measure.evaluate import evaluate as run
     from dinle.measure.report import render_scores
@@ -92,6 +93,8 @@ def evaluate(config: EvaluateConfig) -> None:
         console.print(render_speed(scores))
         console.print(render_comparison(read_json(folder / COMPARISON_FOLDER / COMPARISON_FILE)))
     print(f"report: {folder / 'report.md'}")
+    if config.html:
+        print(f"page: {folder / DIFF_FOLDER / DIFF_FILE}")
 
 
 def compare(config: CompareConfig) -> None:

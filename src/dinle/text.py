@@ -1,4 +1,4 @@
-"""Turkish letters: casing, the alphabet, and the two named forms of a text.
+"""Turkish letters: casing, the alphabet, and the three named forms of a text.
 
 ``str.lower()`` is wrong for Turkish twice: ``IŞIK`` becomes ``işik`` instead of ``ışık``, and ``İ`` becomes ``i`` with a
 combining dot (U+0307) that no vocabulary holds. Everything that touches text goes through :func:`lower_tr`.
@@ -12,6 +12,9 @@ Decisions of the form ``tr`` (:func:`normalize_tr`), which labels are trained on
 * Foreign letters fall back to their base letter: ``café -> cafe``, ``Straße -> strasse``. q, w and x stay.
 * Numerals become words (:mod:`dinle.spoken`).
 * What has no Turkish reading (other scripts, emoji) goes; ``dinle lint`` reports it.
+
+The form ``raw`` is the text as written. The form ``whisper-basic`` (:func:`normalize_whisper_basic`) is not dinle's: published
+figures are often counted in it, and only figures in the same form can be compared.
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ _NO_DECOMPOSITION = {
     "ŋ": "n",
     "ə": "e",
 }
+# Of Whisper's basic normaliser: <...> and [...] (any of the closing pair ends them), then (...).
+_WHISPER_BRACKETS = re.compile(r"[<\[][^>\]]*[>\]]")
+_WHISPER_PARENTHESES = re.compile(r"\([^)]+?\)")
 _SPOKEN = re.compile(r"[\d²³¼½¾%‰₺$€£¥№&°]")
 
 
@@ -101,6 +107,23 @@ def normalize_raw(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+def normalize_whisper_basic(text: str) -> str:
+    """The form ``whisper-basic``: what OpenAI Whisper's ``BasicTextNormalizer`` makes of a text with its default options.
+
+    Case falls without Turkish rules, texts in brackets go, and marks, symbols and punctuation (Unicode's M, S and P, after
+    NFKC) become spaces. For Turkish it is wrong: ``I`` becomes ``i``, and ``İstanbul`` becomes the two words ``i stanbul``,
+    since ``str.lower`` leaves U+0307 behind, a mark. Numerals stay digits, and ``Türkiye'nin`` is two words.
+
+    Defined in https://github.com/openai/whisper/blob/main/whisper/normalizers/basic.py and in appendix C of Radford et al.,
+    "Robust Speech Recognition via Large-Scale Weak Supervision", 2022. Kept to the letter: like the original it may leave a
+    space at either end.
+    """
+    text = _WHISPER_PARENTHESES.sub("", _WHISPER_BRACKETS.sub("", text.lower()))
+    composed = unicodedata.normalize("NFKC", text)
+    spaced = "".join(" " if unicodedata.category(each)[0] in "MSP" else each for each in composed)
+    return re.sub(r"\s+", " ", spaced.lower())
+
+
 def normalize_tr(text: str) -> str:
     """The form ``tr``, for training and scoring: letters of ``ALPHABET`` and single spaces, nothing else.
 
@@ -111,7 +134,16 @@ def normalize_tr(text: str) -> str:
         from dinle.spoken import speak_numbers  # only texts with numerals pay for its patterns
 
         text = speak_numbers(text)
-    return " ".join(lower_tr(text).translate(_FOLD).split())
+    return " ".join(fold_letters(text).split())
 
 
-NORMALIZERS: Mapping[str, Callable[[str], str]] = {"raw": normalize_raw, "tr": normalize_tr}
+def fold_letters(text: str) -> str:
+    """Lower-case letters of ``ALPHABET`` for a text or a part of one, spaces as they are; numerals become spaces."""
+    return lower_tr(text).translate(_FOLD)
+
+
+NORMALIZERS: Mapping[str, Callable[[str], str]] = {
+    "raw": normalize_raw,
+    "whisper-basic": normalize_whisper_basic,
+    "tr": normalize_tr,
+}

@@ -48,7 +48,7 @@ def test_a_better_system_is_found_better(tmp_path: Path) -> None:
     assert "`clip3`: 3 → 4 errors" in report
     assert (folder / "changes.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "run.json").read_text())["stage"] == "compare"
-    assert list(render_comparison(comparison).columns[5].cells) == ["better"] * 6
+    assert list(render_comparison(comparison).columns[5].cells) == ["better"] * 9
 
 
 def test_fewer_exact_clips_are_worse(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_fewer_exact_clips_are_worse(tmp_path: Path) -> None:
     folder = compare(CompareConfig(before, after, tmp_path / "out", bootstrap_samples=50))
     comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert comparison["differences"]["tr"]["exact"]["share_better"] == 0.0
-    assert list(render_comparison(comparison).columns[5].cells) == ["worse"] * 6
+    assert list(render_comparison(comparison).columns[5].cells) == ["worse"] * 9
 
 
 def test_a_system_does_not_differ_from_itself(tmp_path: Path) -> None:

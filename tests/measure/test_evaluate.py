@@ -123,9 +123,9 @@ def test_scoring_again_gives_the_same(evaluated: Path, tmp_path: Path) -> None:
 
 def test_the_terminal_table_has_a_row_for_each_normalisation(evaluated: Path) -> None:
     table = render_scores(read_json(evaluated / "scores.json"))
-    assert list(table.columns[0].cells) == ["raw", "tr"]
-    assert str(list(table.columns[1].cells)[1]).startswith("28.6 % [")
-    assert str(list(table.columns[3].cells)[1]).startswith("33.3 % [")
+    assert list(table.columns[0].cells) == ["raw", "whisper-basic", "tr"]
+    assert str(list(table.columns[1].cells)[2]).startswith("28.6 % [")
+    assert str(list(table.columns[3].cells)[2]).startswith("33.3 % [")
 
 
 def test_a_broken_clip_counts_as_an_empty_hypothesis(tmp_path: Path) -> None:

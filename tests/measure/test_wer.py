@@ -104,6 +104,13 @@ def test_the_normaliser_decides() -> None:
     assert pool(count_errors(*texts, normalizer="raw")).wer == 0.75
 
 
+def test_a_dotted_capital_costs_two_errors_in_whisper_basic_and_none_in_tr() -> None:
+    texts = (["İstanbul güzel."], ["istanbul güzel"])
+    (basic,) = count_errors(*texts, normalizer="whisper-basic")
+    assert (basic.words.reference, basic.words.errors) == (3, 2)  # "i stanbul güzel"
+    assert count_errors(*texts, normalizer="tr")[0].exact
+
+
 def test_white_space_is_no_error() -> None:
     assert pool(count_errors(["bir\tiki\u00a0 üç\n"], [" bir iki üç"], normalizer="raw")).cer == 0.0
 
@@ -111,7 +118,7 @@ def test_white_space_is_no_error() -> None:
 def test_unequal_sequences_and_unknown_normalisers_are_refused() -> None:
     with pytest.raises(UsageError, match="2 references, 1 hypotheses and 2 ids"):
         count_errors(["a", "b"], ["a"], normalizer="raw")
-    with pytest.raises(UsageError, match="unknown normaliser 'lower'; choose from raw, tr"):
+    with pytest.raises(UsageError, match="unknown normaliser 'lower'; choose from raw, whisper-basic, tr"):
         count_errors(["a"], ["a"], normalizer="lower")
 
 

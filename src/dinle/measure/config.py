@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from dinle.config import Arg, Backend
 
 Peer = Literal["faster-whisper"]
+PageAudio = Literal["link", "copy"]
 EnginePeer = Literal["openvino-nncf", "ort-dynamic"]
 Precision = Literal["all", "pytorch", "onnx", "onnx_int8", "onnx_int4", "openvino"]
 
@@ -33,6 +34,8 @@ class EvaluateConfig:
     peer_model: Annotated[str | None, "its model: CTranslate2 folder, size of Whisper, or hub id"] = None
     peer_name: Annotated[str | None, "what reports call it (default: the name of its folder or id)"] = None
     peer_beam_size: Annotated[int, "hypotheses that it follows (1: greedy)"] = 5
+    html: Annotated[bool, "also a page with every clip's words side by side, and its sound: output_dir/diff"] = False
+    html_audio: Annotated[PageAudio, "the page's sound: linked where it lies, or copied beside the page"] = "link"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dinle.manifest import read_manifest
 from dinle.measure.compare import compare
 from dinle.measure.config import CompareConfig
 from dinle.measure.dataset import check_data, find_data
+from dinle.measure.diff_page import check_page, remove_diff_page, write_diff_page
 from dinle.measure.peers import check_peer, load_peer
 from dinle.measure.predictions import PREDICTIONS_FILE, read_predictions, write_side_by_side
 from dinle.measure.report import write_evaluation_report
@@ -38,8 +39,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     A clip that cannot be read or recognised is kept with its error and counts as an empty hypothesis.
 
     Returns:
-        The folder with ``predictions.jsonl``, ``scores.json``, ``report.md``, ``*.png`` and, last, ``run.json``; with a
-        peer also ``peer/`` (the same of the peer) and ``comparison/`` (ours against it); with a dataset ``data/``.
+        The folder with ``predictions.jsonl``, ``scores.json``, ``report.md``, ``*.png`` and, last, ``run.json``; with
+        ``html`` also ``diff/``; with a peer also ``peer/`` (the same of the peer) and ``comparison/`` (ours against it); with
+        a dataset ``data/``.
 
     Raises:
         UsageError: flags that do not fit together.
@@ -52,12 +54,14 @@ def evaluate(config: EvaluateConfig) -> Path:
     started = time.monotonic()
     check_data(config)
     check_peer(config)
+    check_page(config)
     threads = config.threads if config.threads is not None else os.cpu_count() or 1
     candidates = _load_candidates(config, threads)
     folders = [config.output_dir, config.output_dir / PEER_FOLDER][: len(candidates)]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run.json").unlink(missing_ok=True)
+        remove_diff_page(folder)
     manifest, data = find_data(config)
     clips = read_manifest(manifest, split=config.split if config.dataset is None else None)
     answers = transcribe_in_turns([one.system for one in candidates], clips, manifest.parent)
@@ -91,6 +95,8 @@ def _score_candidate(
     scores = score_predictions(predictions, samples=config.bootstrap_samples, seed=config.seed, details=details)
     if "peer" in details:
         _compare_with_peer(folder, config)
+    if config.html:
+        write_diff_page(folder, scores, read_predictions(predictions), audio=config.html_audio)
     results = {name: scores[name] for name in ("clips", "failed", "rtfx")}
     results |= {
         f"{measure}_{text}": scores["scores"][text][measure]["rate"]

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 
 # The normalisation of tables, plots and alignments; the headline figures are given in all.
 MAIN = "tr"
+HEADLINE = (
+    "text",
+    "WER [95 %]",
+    "CER [95 %]",
+    "exact [95 %]",
+    "substituted",
+    "inserted",
+    "deleted",
+    "reference words",
+)
 _EXPLANATION = (
     "Rates are pooled over clips; exact is the share of clips without an error; in brackets the 95 % interval ({method}, "
-    "{samples} resamples). `raw` scores the texts as they are, `{text}` after Turkish normalisation of both sides. Everything "
-    "below is in `{text}`. The intervals take clips as independent: with few speakers they are too narrow."
+    "{samples} resamples). `raw` scores the texts as they are; `whisper-basic` after Whisper's basic normaliser, for comparison "
+    "with published figures; `{text}` after Turkish normalisation of both sides. Everything below is in `{text}`. "
+    "The intervals take clips as independent: with few speakers they are too narrow."
 )
 _RULE_OF_THREE = 3  # upper 95 % bound of a share that did not occur in n draws: 3 / n
 WORST_CLIPS = 10
@@ -99,7 +110,7 @@ def render_scores(scores: Mapping[str, Any]) -> Table:
     table = Table(title=f"{name_system(scores)}: {scores['clips']} clips{failed}{speed}", title_justify="left")
     for name in ("text", "WER [95 %]", "CER [95 %]", "exact [95 %]", "sub", "ins", "del", "words"):
         table.add_column(name, justify="left" if name == "text" else "right")
-    for row in _list_headline(scores):
+    for row in list_headline(scores):
         table.add_row(*row)
     return table
 
@@ -110,7 +121,8 @@ def name_system(scores: Mapping[str, Any]) -> str:
     return f"{model['name']} ({model['backend']})" if model else "predictions"
 
 
-def _list_headline(scores: Mapping[str, Any]) -> list[list[str]]:
+def list_headline(scores: Mapping[str, Any]) -> list[list[str]]:
+    """The rows under :data:`HEADLINE`: one for each normalisation of ``scores.json``."""
     rows = []
     for name, score in scores["scores"].items():
         words = score["wer"]
@@ -120,17 +132,7 @@ def _list_headline(scores: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _format_headline(scores: Mapping[str, Any]) -> str:
-    header = (
-        "text",
-        "WER [95 %]",
-        "CER [95 %]",
-        "exact [95 %]",
-        "substituted",
-        "inserted",
-        "deleted",
-        "reference words",
-    )
-    return format_table(header, _list_headline(scores))
+    return format_table(HEADLINE, list_headline(scores))
 
 
 def _format_facts(scores: Mapping[str, Any]) -> str:

@@ -193,7 +193,8 @@ def count_errors(
         references: what was said, one text a clip.
         hypotheses: what was recognised, in the same order.
         ids: names of the clips (default: their numbers from 0).
-        normalizer: which of :data:`dinle.text.NORMALIZERS` both sides go through first: ``raw`` or ``tr``.
+        normalizer: which of :data:`dinle.text.NORMALIZERS` both sides go through first: ``raw``, ``whisper-basic``
+            or ``tr``.
 
     Raises:
         UsageError: sequences of different lengths, or an unknown normaliser.
