@@ -36,6 +36,9 @@ class TranscribeConfig:
     threads: Annotated[int | None, "threads of the engine (default: all cores)"] = None
     format: Annotated[Format, Arg("what to write", flags=("-f",))] = "text"
     output_dir: Annotated[Path | None, Arg("write a file for each input here (default: print)", flags=("-o",))] = None
+    written: Annotated[
+        bool, "write numbers, dates, times, money and telephone numbers as people write them (needs the extra itn)"
+    ] = False
 
 
 def transcribe_files(config: TranscribeConfig) -> int:
@@ -46,8 +49,10 @@ def transcribe_files(config: TranscribeConfig) -> int:
 
     Raises:
         UsageError: nothing matches, or several subtitle files without an output folder.
+        MissingExtraError: the written form is asked for, and damga is not installed.
     """
     from dinle.recognize.load import load
+    from dinle.recognize.written import WrittenForm
 
     sources = expand_sources(config.files)
     if len(sources) > 1 and config.format in {"srt", "vtt"} and config.output_dir is None:
@@ -55,6 +60,7 @@ def transcribe_files(config: TranscribeConfig) -> int:
             f"{len(sources)} files as {config.format} need a folder to be written to: add --output_dir FOLDER"
         )
     outputs = name_outputs(sources, config)
+    written_form = WrittenForm() if config.written else None
     recognizer = load(config.model, backend=config.backend, threads=config.threads)
     failed = 0
     for source in sources:
@@ -64,6 +70,7 @@ def transcribe_files(config: TranscribeConfig) -> int:
             print(f"dinle transcribe: {error}", file=sys.stderr)
             failed += 1
             continue
+        transcript = written_form.write_transcript(transcript) if written_form else transcript
         _deliver(transcript, source, config, outputs[source], several=len(sources) > 1)
     if failed:
         print(f"dinle transcribe: {failed} of {len(sources)} files could not be transcribed", file=sys.stderr)

@@ -35,6 +35,7 @@ class Transcript:
         duration_s: length of the audio in seconds.
         inference_s: wall seconds from the encoded audio to this transcript.
         model: name of the bundle.
+        raw_text: the text as it was recognised, where ``text`` is its written form (:mod:`dinle.recognize.written`).
     """
 
     text: str
@@ -42,15 +43,17 @@ class Transcript:
     duration_s: float
     inference_s: float
     model: str
+    raw_text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, seconds rounded to milliseconds."""
+        """Plain values, seconds rounded to milliseconds; ``raw_text`` only where there is one."""
         words = [
             {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(word).items()}
             for word in self.words
         ]
         return {
             "text": self.text,
+            **({} if self.raw_text is None else {"raw_text": self.raw_text}),
             "words": words,
             "duration_s": round(self.duration_s, 3),
             "inference_s": round(self.inference_s, 4),
