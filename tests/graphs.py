@@ -74,6 +74,7 @@ def write_level_bundle(folder: Path, name: str = "levels") -> Bundle:
             files={"fp32": ("model.onnx",), "int8": ("model_int8.onnx",)},
             vocabulary=Vocabulary.turkish(),
             frame_shift_s=0.02,
+            speech_only=False,  # no detector takes levels for speech
         )
     )
 

@@ -12,8 +12,9 @@ from dinle.progress import open_console
 
 if TYPE_CHECKING:
     from dinle.build.config import CutVocabularyConfig, ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
+    from dinle.build.language_model import LmConfig
     from dinle.demo import DemoConfig
-    from dinle.measure.config import BenchmarkConfig, CompareConfig, EvaluateConfig
+    from dinle.measure.config import BenchmarkConfig, CalibrateConfig, CompareConfig, EvaluateConfig, WordTimesConfig
     from dinle.measure.service_config import ServiceBenchConfig
     from dinle.transcribe import TranscribeConfig
 
@@ -97,6 +98,26 @@ def evaluate(config: EvaluateConfig) -> None:
         print(f"page: {folder / DIFF_FOLDER / DIFF_FILE}")
 
 
+def lm(config: LmConfig) -> None:
+    """Build, tune or adapt a language model; print what came of it."""
+    from dinle.build import language_model
+
+    if config.action == "tune":
+        from dinle.build.language_model_weights import tune_weights
+
+        trials = tune_weights(config)
+        best = min(trials[1:], key=lambda trial: (trial.wer, trial.cer))
+        for trial in trials:
+            mark = "  <- written into the bundle" if trial is best else ""
+            weights = f"weight {trial.model_weight:<5g} letter {trial.letter_bonus:<5g}"
+            print(f"{weights} WER {trial.wer:6.1%} CER {trial.cer:6.2%} {trial.seconds:6.1f} s{mark}")
+        return
+    found = (
+        language_model.build_into_bundle(config) if config.action == "build" else language_model.adapt_bundle(config)
+    )
+    print(json.dumps(found, ensure_ascii=False))
+
+
 def compare(config: CompareConfig) -> None:
     """Compare two evaluations; print the difference and where the report is."""
     from dinle.measure.compare import COMPARISON_FILE, render_comparison
@@ -105,6 +126,25 @@ def compare(config: CompareConfig) -> None:
     folder = run(config)
     open_console().print(render_comparison(read_json(folder / COMPARISON_FILE)))
     print(f"report: {folder / 'report.md'}")
+
+
+def word_times(config: WordTimesConfig) -> None:
+    """Measure word times; print the table, and one line of JSON last, for programs."""
+    from dinle.measure.word_times import measure_word_times, render_word_times
+
+    report = measure_word_times(config)
+    open_console().print(render_word_times(report))
+    print(json.dumps(report, ensure_ascii=False))
+
+
+def calibrate(config: CalibrateConfig) -> None:
+    """Fit a confidence map; print what it does, and one line of JSON last, for programs."""
+    from dinle.measure.calibrate import calibrate as run
+    from dinle.measure.calibrate import render_calibration
+
+    report = run(config)
+    open_console().print(render_calibration(report))
+    print(json.dumps(report, ensure_ascii=False))
 
 
 def benchmark(config: BenchmarkConfig) -> None:

@@ -79,7 +79,8 @@ def list_fields(config_class: type) -> dict[str, tuple[FieldShape, Arg, Any]]:
 def add_arguments(parser: argparse.ArgumentParser, config_class: type) -> None:
     """Add one argument for each field of ``config_class``; what is not given on the command line stays unset."""
     for name, (shape, note, default) in list_fields(config_class).items():
-        repeat: dict[str, Any] = {"nargs": "+" if note.positional else "*"} if shape.repeats else {}
+        needed = note.positional and default is dataclasses.MISSING
+        repeat: dict[str, Any] = {"nargs": "+" if needed else "*"} if shape.repeats else {}
         text = note.help if default in (dataclasses.MISSING, None, (), "") else f"{note.help} (default: {default})"
         options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
         if shape.choices is not None:

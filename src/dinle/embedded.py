@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from dinle.build.config import CutVocabularyConfig, ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
+from dinle.build.language_model import LM_RUN_FILE, LmConfig, build_into_bundle
+from dinle.build.language_model_weights import tune_weights
 from dinle.demo import Stages
 from dinle.embedded_texts import NATURAL_FILE, ROBOTIC_FILE, TEXTS_RUN_FILE, ChooseTextsConfig, choose_texts, find_texts
 from dinle.errors import UsageError
@@ -131,6 +133,8 @@ def list_steps(config: EmbeddedConfig, whisper: Stages, ctc: Stages) -> Iterator
     yield bundle_step(config, whisper, config.output_dir / "whisper", WHISPER_NAME)
     yield train_step(config, ctc, config.output_dir / "ctc", find_ctc_start(config, ctc))
     yield bundle_step(config, ctc, config.output_dir / "ctc", CTC_NAME)
+    for name, trained in ((WHISPER_NAME, "whisper"), (CTC_NAME, "ctc")):
+        yield language_step(config, name, config.output_dir / trained / "best")
     for name, stages in ((WHISPER_NAME, whisper), (CTC_NAME, ctc)):
         for data in config.judge_on:
             yield evaluate_step(config, stages, name, data)
@@ -267,6 +271,26 @@ def bundle_step(config: EmbeddedConfig, stages: Stages, trained: Path, name: str
 
     inputs = (best, *([quantized.manifest] if quantized.manifest else []))
     return Step(f"bundle {name}", folder / "run_quantize.json", (exported, quantized), inputs, make)
+
+
+def language_step(config: EmbeddedConfig, name: str, best: Path) -> Step:
+    """The language model of a bundle, without the texts that it will be judged on; its weights from the held-out clips."""
+    folder = config.output_dir / name
+    learnt = LmConfig(
+        action="build", texts=(config.texts,), bundle_dir=folder, exclude=(*config.judge_on[:1], *config.held_out)
+    )
+    tuned = learnt
+    if config.held_out:
+        tuned = replace(
+            learnt, action="tune", texts=(), manifest=config.held_out, split="train", threads=config.threads
+        )
+
+    def make(_resume: bool) -> None:
+        build_into_bundle(learnt)
+        if tuned is not learnt:
+            tune_weights(tuned)
+
+    return Step(f"language model of {name}", folder / LM_RUN_FILE, (learnt, tuned), (best, config.texts), make)
 
 
 def save_half(best: Path, folder: Path) -> None:

@@ -40,6 +40,8 @@ also that builtin, so that ordinary ``except`` clauses work::
     │   ├── UnauthorizedError                no valid API key
     │   ├── ModelUnknownError                no model of that name
     │   ├── ValueRefusedError                a parameter that the service cannot follow
+    │   │   ├── HotWordsRefusedError         hot words that are too many, or none
+    │   │   └── WrittenUnavailableError      the written form, where damga is not installed
     │   ├── ProtocolError                    a live stream's message that makes no sense
     │   └── dinle.serve.live_openai.InputAudioBufferCommitEmptyError   a commit of nothing
     └── dinle.serve.process.ServiceFailedError   a service that was started did not answer

@@ -39,6 +39,9 @@ class TranscribeConfig:
     written: Annotated[
         bool, "write numbers, dates, times, money and telephone numbers as people write them (needs the extra itn)"
     ] = False
+    language_model: Annotated[bool, "let the bundle's language model have a say in the text, where it has one"] = True
+    hotwords: Annotated[str | None, "names and terms to be expected, parted by commas"] = None
+    hotwords_file: Annotated[Path | None, "file with more of them, one a line; # begins a comment"] = None
 
 
 def transcribe_files(config: TranscribeConfig) -> int:
@@ -48,9 +51,10 @@ def transcribe_files(config: TranscribeConfig) -> int:
         0, or 1 when a file failed (each is named on stderr).
 
     Raises:
-        UsageError: nothing matches, or several subtitle files without an output folder.
+        UsageError: nothing matches, several subtitle files without an output folder, or hot words that are none.
         MissingExtraError: the written form is asked for, and damga is not installed.
     """
+    from dinle.hot_word_lists import collect_hot_words
     from dinle.recognize.load import load
     from dinle.recognize.written import WrittenForm
 
@@ -61,7 +65,12 @@ def transcribe_files(config: TranscribeConfig) -> int:
         )
     outputs = name_outputs(sources, config)
     written_form = WrittenForm() if config.written else None
-    recognizer = load(config.model, backend=config.backend, threads=config.threads)
+    hot_words = collect_hot_words(
+        config.hotwords, config.hotwords_file, text_name="--hotwords", path_name="--hotwords_file"
+    )
+    recognizer = load(
+        config.model, backend=config.backend, threads=config.threads, language_model=config.language_model
+    ).with_hot_words(hot_words)
     failed = 0
     for source in sources:
         try:
@@ -131,9 +140,13 @@ def _transcribe_one(recognizer: Recognizer, source: str, *, show_progress: bool)
     if not show_progress:
         return recognizer.transcribe(audio)
     from dinle.progress import progress
+    from dinle.recognize.audio import find_duration
 
-    with progress(f"transcribing {source} (seconds)") as bar:
-        return recognizer.transcribe(audio, on_progress=lambda seconds: bar.update(completed=round(seconds)))
+    said_s = find_duration(audio)
+    with progress(f"transcribing {source} (seconds)", total=None if said_s is None else round(said_s)) as bar:
+        transcript = recognizer.transcribe(audio, on_progress=lambda seconds: bar.update(completed=round(seconds)))
+        bar.update(total=round(transcript.duration_s))
+    return transcript
 
 
 def _deliver(

@@ -16,9 +16,12 @@ from dinle.measure.scores import name_bucket
 from dinle.recognize.bundle import hash_file
 from tests.graphs import write_level_bundle
 from tests.measure.speech import write_clip, write_speech
+from tests.serve.doubtful import HEARD, HOT_WORD, MEANT, doubtful_recognizer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dinle.recognize.recognizer import CtcRecognizer
 
 TEXTS = {
     "right": ("ırmak geldi", "Irmak geldi."),
@@ -45,13 +48,13 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _skip_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shared evaluation above is made before this, with its plots; the others are only slower for theirs."""
-    for name in ("plot_group_rates", "plot_clip_rates"):
+    for name in ("plot_group_rates", "plot_clip_rates", "plot_reliability"):
         monkeypatch.setattr(f"dinle.measure.report.{name}", lambda *_, **__: None)
 
 
 def test_an_evaluation_leaves_everything_and_run_json_last(evaluated: Path) -> None:
     names = {path.name for path in evaluated.iterdir()}
-    plots = {"wer_by_duration.png", "wer_by_speaker.png", "wer_by_clip.png"}
+    plots = {"wer_by_duration.png", "wer_by_speaker.png", "wer_by_clip.png", "reliability.png"}
     assert names == plots | {"predictions.jsonl", "scores.json", "report.md", "run.json"}
     newest = max(evaluated.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert newest.name == "run.json"
@@ -67,6 +70,16 @@ def test_predictions_say_what_was_heard(evaluated: Path) -> None:
     assert (first.reference, first.speaker, first.error) == ("Irmak geldi.", "a", None)
     assert first.duration_s == pytest.approx(2 * 4 * 0.02 * len("ırmak geldi"))
     assert first.inference_s > 0
+    assert first.confidences is not None
+    assert len(first.confidences) == 2
+    assert all(0 < one <= 1 for one in first.confidences)
+
+
+def test_the_report_says_what_confidence_means(evaluated: Path) -> None:
+    calibration = read_json(evaluated / "scores.json")["calibration"]
+    assert (calibration["words"], calibration["accuracy"]) == (6, pytest.approx(5 / 6, abs=1e-6))
+    assert calibration["ece"]["rate"] == pytest.approx(abs(calibration["confidence"] - 5 / 6), abs=1e-5)  # one bin
+    assert "![what confidence means](reliability.png)" in (evaluated / "report.md").read_text(encoding="utf-8")
 
 
 def test_scores_are_those_of_the_predictions(evaluated: Path) -> None:
@@ -239,3 +252,27 @@ def test_a_lower_edge_belongs_to_its_bucket(duration_s: float, name: str) -> Non
 def test_buckets_can_have_other_edges() -> None:
     edges_s = (0.0, 10.0, float("inf"))
     assert [name_bucket(duration_s, edges_s) for duration_s in (3, 30)] == ["0-10 s", "10 s and more"]
+
+
+@pytest.mark.parametrize("language_model", [True, False])
+def test_hot_words_and_the_language_model_are_as_the_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language_model: bool
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def load(_model: object, **given: Any) -> CtcRecognizer:
+        asked.append(given)
+        return doubtful_recognizer()
+
+    monkeypatch.setattr("dinle.measure.systems.load", load)
+    manifest = write_speech(tmp_path / "data", {"one": ("bugün iğdirda", "Bugün İğdir'da.")})
+    model = write_level_bundle(tmp_path / "model", name="levels").folder
+    words = tmp_path / "words.txt"
+    words.write_text(f"{HOT_WORD}\n", encoding="utf-8")
+    for path, text in ((None, HEARD), (words, MEANT)):
+        config = EvaluateConfig(
+            manifest, model=str(model), backend="onnx_int8", output_dir=tmp_path / "out", bootstrap_samples=5,
+            language_model=language_model, hotwords_file=path,
+        )  # fmt: skip
+        assert [one.hypothesis for one in read_predictions(evaluate(config))] == [text]
+    assert [given["language_model"] for given in asked] == [language_model] * 2

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinle.measure.plots import plot_changes, plot_clip_rates, plot_group_rates, plot_latency, plot_size_and_latency
+from dinle.measure.plots import (
+    plot_changes,
+    plot_clip_rates,
+    plot_group_rates,
+    plot_latency,
+    plot_reliability,
+    plot_size_and_latency,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +56,13 @@ def test_rates_of_any_groups_can_be_drawn(tmp_path: Path, groups: list[dict[str,
 @pytest.mark.parametrize("rates", [[0.0], [0.0, 0.05, 0.1, 0.3, 1.0, 7.0]])
 def test_rates_of_clips_can_be_drawn(tmp_path: Path, rates: list[float]) -> None:
     plot_clip_rates(tmp_path / "p.png", rates, title="clips")
+    check_image(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_reliability_can_be_drawn(tmp_path: Path, count: int) -> None:
+    bins = [{"words": 10 + n, "confidence": (n + 0.5) / count, "accuracy": n / count} for n in range(count)]
+    plot_reliability(tmp_path / "p.png", {"words": 100, "bins": bins}, title="reliability")
     check_image(tmp_path / "p.png")
 
 

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 import dinle
 from dinle.commands import benchmark as benchmark_command
 from dinle.errors import MissingExtraError, PrecisionUnavailableError, UsageError
+from dinle.measure import backends
 from dinle.measure.backends import find_models, open_model
 from dinle.measure.benchmark import benchmark, find_bundle
 from dinle.measure.config import BenchmarkConfig
@@ -146,6 +147,25 @@ def test_the_fastest_that_loses_little_comes_first() -> None:
     assert rank_backends(latency, {}, 0.01) == ["openvino", "onnx_int8", "onnx"], "torch is for training"
     quality = {"openvino": {"wer_loss": 0.011}, "onnx_int8": {"wer_loss": 0.01}}
     assert rank_backends(latency, quality, 0.01) == ["onnx_int8", "onnx"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_every_model_has_its_language_model_or_none_has(
+    root: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    asked: list[bool] = []
+    real = dinle.load
+
+    def load_noted(*args: Any, **given: Any) -> Any:
+        asked.append(given["language_model"])
+        return real(*args, **given)
+
+    monkeypatch.setattr(backends, "load", load_noted)
+    config = BenchmarkConfig(model=str(root / "model"), precisions=("onnx", "onnx_int8"), language_model=wanted)
+    models = find_models(config)
+    assert [model.language_model for model in models] == [wanted] * 2
+    measure_throughput(models[0], decode_audio(root / "clip.wav"), rounds=1)
+    assert asked == [wanted] * 2
 
 
 def test_throughput_runs_as_many_clips_by_each_policy(root: Path) -> None:

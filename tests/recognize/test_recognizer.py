@@ -16,7 +16,8 @@ from dinle.recognize.segments import Segment
 from dinle.recognize.vocabulary import Vocabulary
 from tests.fakes import FakeEngine, fake_recognizer, make_tone
 from tests.graphs import save_level_graph, spell_levels
-from tests.sounds import encode_wav
+from tests.recognize.writers import LevelDetector
+from tests.sounds import encode_wav, iterate_non_speech
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> CtcRecognizer:
     path = tmp_path_factory.mktemp("graph") / "levels.onnx"
     save_level_graph(path)
     return CtcRecognizer(OnnxEngine(path, threads=1), Vocabulary.turkish(), name="levels", frame_shift_s=0.02)
@@ -127,6 +128,55 @@ def test_progress_is_told_in_seconds() -> None:
     assert told == sorted(told)
     assert told[-1] == pytest.approx(50.0)
     assert len(told) == 3
+
+
+@pytest.fixture
+def searcher(reader: CtcRecognizer, monkeypatch: pytest.MonkeyPatch) -> CtcRecognizer:
+    """A reader of sound in which speech is found first; a detector hears anything but silence."""
+    monkeypatch.setattr("dinle.recognize.segments.SpeechDetector", LevelDetector)
+    return CtcRecognizer(reader.engine, reader.vocabulary, name="levels", frame_shift_s=0.02, speech_only=True)
+
+
+@pytest.mark.parametrize("words", [1, 6, 12, 60])
+@pytest.mark.parametrize("gap_s", [0.3, 1.0, 5.0])
+def test_speech_that_is_searched_for_has_the_words_and_the_times_of_the_whole(
+    reader: CtcRecognizer, searcher: CtcRecognizer, words: int, gap_s: float
+) -> None:
+    """Without a pause in sixty words speech is cut, and the words around the cuts stand there once."""
+    letters = "abcçdefgğhıijklmnoöprsştuüvyz"
+    text = " ".join(f"{letters[i % 29]}{letters[i * 7 % 29]}{letters[i * 3 % 29]}" for i in range(words))
+    gap = np.zeros(round(gap_s * 16_000) // 320 * 320, dtype=np.float32)
+    talk = spell_levels(text)
+    sound = np.concatenate([gap, talk, gap, spell_levels(" son"), gap])  # a model hears where words are parted
+    whole, found = reader.transcribe(sound), searcher.transcribe(sound)
+    assert found.text == whole.text == f"{text} son"
+    assert [word.start_s for word in found.words] == pytest.approx([word.start_s for word in whole.words], abs=0.03)
+    assert [word.end_s for word in found.words] == pytest.approx([word.end_s for word in whole.words], abs=0.03)
+    assert found.duration_s == whole.duration_s
+
+
+def test_what_is_not_speech_costs_no_inference_and_has_no_words() -> None:
+    engine = FakeEngine("hayalet")
+    recognizer = CtcRecognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02, speech_only=True)
+    sounds = dict(iterate_non_speech(3.0))
+    for name in ("digital-silence", "white-20dB", "melody-2", "drums-1", "band-2"):
+        assert recognizer.transcribe(sounds[name]).words == ()
+    assert engine.batches == []
+
+
+def test_searching_a_piece_runs_the_engine_once_at_most_and_tells_each_second(searcher: CtcRecognizer) -> None:
+    runs: list[int] = []
+    engine = FakeEngine("a")
+    searcher.engine = engine
+    sound = np.concatenate([make_tone(20) + 1, np.zeros(9 * 16_000, dtype=np.float32), make_tone(5) + 1])
+    done = []
+    for piece in searcher.recognize([sound]):
+        runs.append(len(engine.batches))
+        done.append(piece.samples)
+    assert max(np.diff([0, *runs])) == 1
+    assert done == sorted(done)
+    assert done[-1] == len(sound)
+    assert len(done) >= 34
 
 
 def test_limits_reach_the_decoder() -> None:

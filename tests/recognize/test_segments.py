@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from dinle.errors import UsageError
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
-from dinle.recognize.segments import CHUNK_S, DEFAULT_RULES, Segment, Segmenter, SegmentRules, SpanFinder, cut_segments
+from dinle.recognize.segments import DEFAULT_RULES, Segment, Segmenter, SegmentRules, cut_segments
+from dinle.recognize.spans import CHUNK_S, SpanFinder
 from dinle.recognize.vad import CHUNK_SAMPLES
 from tests.sounds import iterate_non_speech, join_blocks, make_noise, scale_to
 
@@ -109,6 +110,59 @@ def test_what_may_still_be_needed_is_bounded(runs: list[tuple[float, float]]) ->
         spans = list(finder.push(probability))
         assert all(before <= span.start < span.end <= heard for span in spans)
         assert heard - finder.needed <= (SMALL.max_s + SMALL.merge_gap_s + SMALL.pad_s) / CHUNK_S + 2
+
+
+OVERLAPPING = SegmentRules(target_s=2.0, max_s=4.0, cut_s=1.0, overlap_s=0.7)
+
+
+@given(runs=runs, sizes=st.lists(st.integers(100, 50_000), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_speech_that_is_cut_is_heard_on_both_sides_and_all_else_once(
+    runs: list[tuple[float, float]], sizes: list[int]
+) -> None:
+    sound = sound_of(stretches(*runs))
+    segments = list(cut_segments(join_blocks(sound, sizes), OVERLAPPING, detector=LoudnessDetector()))
+    end = tail = 0
+    for segment in segments:
+        last = segment.start + len(segment.samples)
+        assert len(segment.samples) <= OVERLAPPING.max_s * SAMPLE_RATE_HZ
+        np.testing.assert_array_equal(segment.samples, sound[segment.start : last])
+        assert (segment.head > 0) == (tail > 0)  # what is heard to after a cut goes on from before it
+        if segment.head:
+            assert segment.start + segment.head == end - tail
+            assert segment.head <= OVERLAPPING.overlap_s * SAMPLE_RATE_HZ
+            assert segment.tail + segment.head < len(segment.samples)
+        assert segment.start + segment.head >= end - tail
+        end, tail = last, segment.tail
+    assert tail == 0
+    covered = np.zeros(len(sound), dtype=np.bool_)
+    for segment in segments:
+        covered[segment.start : segment.start + len(segment.samples)] = True
+    once = list(cut_segments([sound], SMALL, detector=LoudnessDetector()))
+    assert all(covered[one.start : one.start + len(one.samples)][one.samples >= 0.5].all() for one in once)
+
+
+def test_a_cut_is_heard_half_as_long_after_it_as_before_it() -> None:
+    first, second, *_ = cut_written([0.9] * 400, OVERLAPPING)
+    assert first.start + len(first.samples) - first.tail == second.start + second.head
+    assert (first.tail // CHUNK_SAMPLES, second.head // CHUNK_SAMPLES) == (11, 21)  # 0.7 s are 21 chunks
+    assert (first.head, second.tail // CHUNK_SAMPLES) == (0, 11)
+
+
+@given(runs=runs)
+@settings(max_examples=100, deadline=None)
+def test_what_may_still_be_needed_is_bounded_with_overlap_too(runs: list[tuple[float, float]]) -> None:
+    finder = SpanFinder(OVERLAPPING)
+    for heard, probability in enumerate(stretches(*runs), start=1):
+        before = finder.needed
+        spans = list(finder.push(probability))
+        assert all(before <= span.start < span.end <= heard for span in spans)
+        assert heard - finder.needed <= (OVERLAPPING.max_s + OVERLAPPING.merge_gap_s + OVERLAPPING.pad_s) / CHUNK_S + 2
+
+
+def test_streams_and_segments_alone_do_not_overlap() -> None:
+    assert SegmentRules().overlap_s == SegmentRules.up_to(7.5).overlap_s == 0
+    assert all(one.head == one.tail == 0 for one in cut_written([0.9] * 400, SMALL))
 
 
 def describe(segment: Segment | None) -> tuple[int, list[float], float] | None:
@@ -322,6 +376,8 @@ def test_an_hour_needs_the_memory_of_a_segment() -> None:
         {"target_s": 29},
         {"max_s": 3},
         {"cut_s": 0},
+        {"overlap_s": -1},
+        {"overlap_s": 7},
     ],
 )
 def test_rules_that_contradict_each_other_are_refused(wrong: dict[str, float]) -> None:

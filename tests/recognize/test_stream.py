@@ -15,7 +15,8 @@ import dinle
 from dinle.errors import UsageError
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
 from dinle.recognize.recognizer import CtcRecognizer, Piece, Recognizer
-from dinle.recognize.segments import CHUNK_S, Segment, SegmentRules, cut_segments
+from dinle.recognize.segments import Segment, SegmentRules, cut_segments
+from dinle.recognize.spans import CHUNK_S
 from dinle.recognize.stream import Final, LiveStream, Partial, SpeechStarted, StreamEvent, StreamRules
 from dinle.recognize.transcript import Word
 from dinle.recognize.vad import CHUNK_SAMPLES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
@@ -50,7 +51,7 @@ def find_models(config: BenchmarkConfig) -> list[ModelFiles]:
         models.append(_find_graph(config.onnx_int8_path, "onnx_int8"))
     if config.precisions:
         models += _find_precisions(config)
-    return models or _find_bundled_models()
+    return [replace(model, language_model=config.language_model) for model in models or _find_bundled_models()]
 
 
 def _find_graph(path: Path, backend: Backend) -> ModelFiles:
@@ -97,12 +98,12 @@ def _can_run(bundle: Bundle, backend: Backend) -> bool:
     return bundle.has(PRECISIONS[backend])
 
 
-def open_model(source: str, backend: Backend | EnginePeer, threads: int) -> Recognizer:
-    """A recogniser of ours, or a peer's model of the same network behind our decoder.
+def open_model(source: str, backend: Backend | EnginePeer, threads: int, *, language_model: bool = True) -> Recognizer:
+    """A recogniser of ours, or a peer's model of the same network behind our decoder, which has no language model.
 
     Raises:
         UsageError, BundleError, MissingExtraError: see :func:`dinle.load`.
     """
     if backend in ENGINES:
         return open_plain(source, cast("EnginePeer", backend), threads)
-    return load(source, backend=cast("Backend", backend), threads=threads)
+    return load(source, backend=cast("Backend", backend), threads=threads, language_model=language_model)

@@ -204,7 +204,9 @@ def measure_models(
         recognizers: dict[str, Recognizer] = {}
         for model in models:
             bar.update(description=f"benchmarking: loading {LABELS[model.backend]}")
-            recognizers[model.backend] = open_model(model.source, model.backend, threads)
+            recognizers[model.backend] = open_model(
+                model.source, model.backend, threads, language_model=model.language_model
+            )
             bar.advance()
         texts = {name: recognizer.transcribe(waveform).text for name, recognizer in recognizers.items()}
         bar.update(description="benchmarking: timed runs, in turns")

@@ -26,6 +26,8 @@ class EvaluateConfig:
     threads: Annotated[int | None, "threads (default: all cores)"] = None
     bootstrap_samples: Annotated[int, "resamples for the 95 % intervals"] = 1000
     seed: Annotated[int, "seed of the resampling"] = 1
+    language_model: Annotated[bool, "let the bundle's language model have a say in the text, where it has one"] = True
+    hotwords_file: Annotated[Path | None, "names and terms to be expected, one a line; # begins a comment"] = None
     dataset: Annotated[str | None, "hub id or folder, read into output_dir/data (instead of a manifest)"] = None
     dataset_config: Annotated[str | None, "configuration of the dataset, such as tr_tr"] = None
     audio_column: Annotated[str | None, "column of the dataset with the audio (default: found)"] = None
@@ -50,6 +52,37 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
+class WordTimesConfig:
+    """single words, joined with known gaps -> how far a model's word times are from the truth."""
+
+    manifest: Annotated[tuple[Path, ...], "manifests; of their clips, those of one word are used"]
+    model: Annotated[str | None, "bundle folder (default: the bundled model)"] = None
+    backend: Annotated[Backend, "which engine runs the model (auto: the best measured)"] = "auto"
+    threads: Annotated[int | None, "threads (default: all cores)"] = None
+    recordings: Annotated[int, "how many recordings are made"] = 50
+    words_per_recording: Annotated[int, "words in each"] = 6
+    min_gap_s: Annotated[float, "shortest gap between two words"] = 0.05
+    max_gap_s: Annotated[float, "longest gap between two words"] = 0.6
+    noise_db: Annotated[float, "level of the noise under everything, relative to the words"] = -40.0
+    seed: Annotated[int, "seed of the order, the gaps and the noise"] = 1
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """bundle and manifests -> a confidence map in the bundle, fitted on some clips and judged on the others."""
+
+    manifest: Annotated[tuple[Path, ...], "manifests; every fit_every-th clip fits, the others judge"]
+    bundle_dir: Annotated[Path, "the bundle whose bundle.json gets the map"]
+    judge_manifest: Annotated[tuple[Path, ...], "more manifests that only judge"] = ()
+    fit_every: Annotated[int, "the first of so many clips of each manifest fits"] = 3
+    backend: Annotated[Backend, "which engine runs the model (auto: the best measured)"] = "auto"
+    threads: Annotated[int | None, "threads (default: all cores)"] = None
+    bootstrap_samples: Annotated[int, "resamples for the 95 % intervals"] = 1000
+    seed: Annotated[int, "seed of the resampling"] = 1
+    write: Annotated[bool, "write the map into the bundle; otherwise only report"] = True
+
+
+@dataclass(frozen=True)
 class BenchmarkConfig:
     """backends side by side on one clip -> benchmark_report.md and plots."""
 
@@ -70,6 +103,9 @@ class BenchmarkConfig:
     model: Annotated[str | None, "its bundle folder (default: the bundled model)"] = None
     manifest: Annotated[Path | None, "clips with references, to measure what a precision loses in WER"] = None
     split: Annotated[str | None, "only this split of the manifest"] = None
+    language_model: Annotated[
+        bool, "let the bundle's language model have a say in the text, where it has one (PyTorch and peers have none)"
+    ] = True
     max_wer_loss: Annotated[float, "loss of WER up to which a precision may be chosen (0.01 is one point)"] = 0.01
     write_choice: Annotated[bool, "write the best choice for this processor into the bundle, for backend auto"] = True
     peers: Annotated[

@@ -106,7 +106,8 @@ def quantize_plainly(source: str | Path, peer: EnginePeer, folder: Path) -> Mode
         last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise UsageError(f"{peer} did not quantise {bundle.name}: {last}")
     files = {STORED_AS: FILES[peer]}
-    made = write_bundle(replace(bundle, folder=folder, files=files, gate={}, choices={}, checkpoint=None))
+    alone = replace(bundle, folder=folder, files=files, gate={}, choices={}, checkpoint=None, language_model=None)
+    made = write_bundle(alone)
     return ModelFiles(bundle.name, peer, str(folder), made.paths(STORED_AS), STORED_AS)
 
 

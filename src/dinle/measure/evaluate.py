@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from dinle.hot_word_lists import read_hot_words_file
 from dinle.manifest import read_manifest
 from dinle.measure.compare import compare
 from dinle.measure.config import CompareConfig
@@ -75,7 +76,10 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 
 def _load_candidates(config: EvaluateConfig, threads: int) -> list[Candidate]:
-    candidates = [load_candidate(config.model, config.backend, threads)]
+    words = read_hot_words_file(config.hotwords_file, "--hotwords_file") if config.hotwords_file is not None else ()
+    candidates = [
+        load_candidate(config.model, config.backend, threads, language_model=config.language_model, hot_words=words)
+    ]
     if config.peer is not None and config.peer_model is not None:
         peer = load_peer(config.peer_model, name=config.peer_name, beam_size=config.peer_beam_size, threads=threads)
         candidates.append(peer)

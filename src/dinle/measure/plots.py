@@ -87,6 +87,37 @@ def plot_clip_rates(path: Path, rates: Sequence[float], *, title: str) -> None:
     save_figure(figure, path)
 
 
+def plot_reliability(path: Path, calibration: Mapping[str, Any], *, title: str) -> None:
+    """The reliability diagram: the share of right words over their confidence, a dot a bin, its size by words.
+
+    Args:
+        path: PNG to write.
+        calibration: ``calibration`` of ``scores.json``.
+        title: what the plot shows.
+    """
+    bins = calibration["bins"]
+    confidence, accuracy, words = (np.array([one[key] for one in bins]) for key in ("confidence", "accuracy", "words"))
+    figure, axes = _make_figure(title, height=5.0)
+    axes.plot([0, 1], [0, 1], color=DARK, linestyle="--", linewidth=1)
+    axes.vlines(
+        confidence, np.minimum(confidence, accuracy), np.maximum(confidence, accuracy), color=ORANGE, linewidth=2
+    )
+    axes.scatter(confidence, accuracy, s=30 + 500 * words / words.sum(), color=BLUE, zorder=3)
+    for at, share, count in zip(confidence, accuracy, words, strict=True):
+        axes.annotate(
+            f"{count}", (at, share), xytext=(9, -10), textcoords="offset points", fontsize="small", color=DARK
+        )
+    axes.annotate("confidence means what it says", (0.14, 0.05), fontsize="small", color=DARK)
+    axes.set_xlim(0, 1.05)
+    axes.set_ylim(-0.03, 1.05)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.set_xlabel(f"mean confidence of a bin (numbers: words, n={calibration['words']}; orange: the error)")
+    axes.set_ylabel("share of words that are right")
+    axes.grid(color="0.9")
+    save_figure(figure, path)
+
+
 def plot_changes(path: Path, changes: Sequence[int], *, title: str) -> None:
     """How many clips got better or worse, and by how many word errors.
 

@@ -68,7 +68,8 @@ def time_by_threads(
         for count in counts:
             bar.update(description=f"timing with {count} thread{'s' if count > 1 else ''}")
             recognizers: dict[str, Recognizer] = {
-                model.backend: open_model(model.source, model.backend, count) for model in models
+                model.backend: open_model(model.source, model.backend, count, language_model=model.language_model)
+                for model in models
             }
             timings = time_recognizers(recognizers, waveform, config, bar.advance)
             figures[count] = {name: summarize(samples).to_dict() for name, samples in timings.samples_s.items()}
@@ -116,7 +117,7 @@ def measure_quality(models: Sequence[ModelFiles], config: BenchmarkConfig, threa
 
 def _transcribe(model: ModelFiles, clips: Sequence[Clip], threads: int) -> tuple[list[str], float]:
     """Texts of all clips and the seconds that they took, files decoded."""
-    recognizer = open_model(model.source, model.backend, threads)
+    recognizer = open_model(model.source, model.backend, threads, language_model=model.language_model)
     recognizer.warm_up()
     started = time.perf_counter()
     texts = [

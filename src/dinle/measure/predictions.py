@@ -3,7 +3,8 @@
 ::
 
     {"id": "audio/001.opus", "audio": "/data/audio/001.opus", "reference": "Bugün hava güzel.",
-     "hypothesis": "bugün hava güzel", "duration_s": 2.31, "inference_s": 0.04, "speaker": "a", "error": null}
+     "hypothesis": "bugün hava güzel", "duration_s": 2.31, "inference_s": 0.04, "speaker": "a", "error": null,
+     "confidences": [0.981, 0.874, 0.993]}
 
 ``id``, ``reference`` and ``hypothesis`` are required, so that other systems' output can be scored too.
 """
@@ -37,6 +38,8 @@ class Prediction:
         hypothesis: the system's; empty where ``error`` says why it failed.
         duration_s: length of the sound.
         inference_s: wall seconds of the system, from file to text.
+        confidences: one from 0 to 1 for each word of the hypothesis, where the system gives them; words are parted by white
+            space.
     """
 
     id: str
@@ -47,6 +50,7 @@ class Prediction:
     inference_s: float = 0.0
     speaker: str | None = None
     error: str | None = None
+    confidences: tuple[float, ...] | None = None
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -73,6 +77,8 @@ def write_side_by_side(paths: Sequence[Path], rows: Iterable[Sequence[Prediction
 
 def _format_line(prediction: Prediction) -> str:
     fields = {key: round(x, _DIGITS) if isinstance(x, float) else x for key, x in asdict(prediction).items()}
+    if prediction.confidences is not None:
+        fields["confidences"] = [round(one, _DIGITS) for one in prediction.confidences]
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
@@ -103,5 +109,20 @@ def _read_line(fields: Mapping[str, Any], where: str) -> Prediction:
     for key in ("duration_s", "inference_s"):
         if not isinstance(fields.get(key, 0.0), (int, float)):
             raise ManifestError(f"{where}: {key} is {fields[key]!r}; expected seconds")
-    known = Prediction.__dataclass_fields__
-    return Prediction(**{key: value for key, value in fields.items() if key in known})
+    known = {key: value for key, value in fields.items() if key in Prediction.__dataclass_fields__}
+    return Prediction(**{**known, "confidences": _read_confidences(fields, where)})
+
+
+def _read_confidences(fields: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
+    values, words = fields.get("confidences"), len(fields["hypothesis"].split())
+    if values is None:
+        return None
+    numbers = isinstance(values, list) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1 for one in values
+    )
+    if not numbers or len(values) != words:
+        raise ManifestError(
+            f"{where}: confidences is {values!r:.200}; expected {words} numbers from 0 to 1, one for each word of the "
+            "hypothesis, or null"
+        )
+    return tuple(map(float, values))

@@ -59,6 +59,7 @@ def measure_footprint(model: ModelFiles, audio: Path, threads: int, samples: int
         "model": model.source,
         "audio": str(audio),
         "threads": threads,
+        "language_model": model.language_model,
         "samples": samples,
     }
     command = [sys.executable, "-P", "-m", "dinle.measure.probe", json.dumps(request)]
@@ -79,7 +80,9 @@ def probe(request: dict[str, Any]) -> Footprint:
     import_s = time.perf_counter() - started
     library_memory_bytes = read_memory()
     started = time.perf_counter()
-    recognizer = open_model(request["model"], request["backend"], request["threads"])
+    recognizer = open_model(
+        request["model"], request["backend"], request["threads"], language_model=request["language_model"]
+    )
     load_s = time.perf_counter() - started
     waveform = import_module("dinle.recognize.audio").decode_audio(Path(request["audio"]))
     if request["samples"] is not None:

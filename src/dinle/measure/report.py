@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from dinle.markdown import format_alignment, format_machine, format_percent, format_rate, format_table
-from dinle.measure.plots import plot_clip_rates, plot_group_rates
+from dinle.measure.plots import plot_clip_rates, plot_group_rates, plot_reliability
 from dinle.measure.scores import count_predictions
 from dinle.measure.speed import format_speed
 
@@ -36,8 +36,13 @@ _EXPLANATION = (
     "with published figures; `{text}` after Turkish normalisation of both sides. Everything below is in `{text}`. "
     "The intervals take clips as independent: with few speakers they are too narrow."
 )
+_ECE_EXPLANATION = (
+    "The expected calibration error (ECE) is how far confidence and the share of right words lie apart, in ten bins of equal "
+    "width, or of equally many words; 0 is perfect. Noise alone raises it where words are few."
+)
 _RULE_OF_THREE = 3  # upper 95 % bound of a share that did not occur in n draws: 3 / n
 WORST_CLIPS = 10
+RELIABILITY_PLOT = "reliability.png"
 CONFUSIONS_SHOWN = 15
 SPEAKERS_SHOWN = 30
 FAILURES_SHOWN = 20
@@ -70,6 +75,8 @@ def write_evaluation_report(folder: Path, scores: Mapping[str, Any], predictions
     plot_clip_rates(
         folder / "wer_by_clip.png", [clip.words.rate for clip in counts], title=f"{name}: how much of a clip is wrong"
     )
+    if scores.get("calibration"):
+        plot_reliability(folder / RELIABILITY_PLOT, scores["calibration"], title=f"{name}: what confidence means")
     (folder / "report.md").write_text(format_evaluation(scores, predictions, counts), encoding="utf-8")
 
 
@@ -92,6 +99,7 @@ def format_evaluation(
         "## By speaker",
         _format_groups("speaker", main["by_speaker"][-SPEAKERS_SHOWN:]),
         "![WER by speaker](wer_by_speaker.png)",
+        *format_calibration(scores.get("calibration")),
         "## Most frequent errors",
         _format_confusions(main["confusions"]),
         "## Clips",
@@ -199,6 +207,27 @@ def _format_groups(name: str, groups: Sequence[Mapping[str, Any]]) -> str:
         for group in groups
     ]
     return format_table((name, "clips", "minutes", "words", "WER [95 %]", "CER [95 %]", "exact [95 %]"), rows)
+
+
+def format_calibration(calibration: Mapping[str, Any] | None) -> list[str]:
+    """The section on confidence; nothing where no confidences are known."""
+    if not calibration:
+        return []
+    rows = [
+        (
+            calibration["words"],
+            format_percent(calibration["confidence"]),
+            format_percent(calibration["accuracy"]),
+            format_rate(calibration["ece"]),
+            format_rate(calibration["ece_adaptive"]),
+        )
+    ]
+    return [
+        "## Confidence",
+        format_table(("words", "mean confidence", "right", "ECE [95 %]", "ECE, adaptive bins [95 %]"), rows),
+        _ECE_EXPLANATION,
+        f"![what confidence means]({RELIABILITY_PLOT})",
+    ]
 
 
 def _format_confusions(confusions: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from dinle.measure.calibration import judge_predictions, summarize_calibration
 from dinle.measure.timing import summarize
 from dinle.measure.wer import CONFIDENCE, Confusions, bootstrap_interval, count_errors, find_confusions, pool
 from dinle.text import NORMALIZERS
@@ -33,9 +34,11 @@ def compute_scores(predictions: Sequence[Prediction], *, samples: int, seed: int
         seed: of the resampling.
 
     Returns:
-        ``clips, failed, audio_s, inference_s, rtfx, clip_latency, intervals`` and ``scores``: normaliser to ``clips,
-        audio_s, wer, cer, exact, by_duration, by_speaker, confusions``; ``wer``, ``cer`` and ``exact`` (the share of clips
-        whose hypothesis equals the reference, both normalised) hold ``rate, interval`` and the counts.
+        ``clips, failed, audio_s, inference_s, rtfx, clip_latency, intervals``; ``calibration`` (see
+        :func:`dinle.measure.calibration.summarize_calibration`; ``None`` where no confidences are known); and ``scores``:
+        normaliser to ``clips, audio_s, wer, cer, exact, by_duration, by_speaker, confusions``; ``wer``, ``cer`` and
+        ``exact`` (the share of clips whose hypothesis equals the reference, both normalised) hold ``rate, interval`` and the
+        counts.
     """
     done = [one for one in predictions if one.error is None]
     latencies_s = [one.inference_s for one in done if one.inference_s]
@@ -55,6 +58,7 @@ def compute_scores(predictions: Sequence[Prediction], *, samples: int, seed: int
             "samples": samples,
             "seed": seed,
         },
+        "calibration": summarize_calibration(judge_predictions(done), samples=samples, seed=seed),
         "scores": {name: _score(predictions, name, samples, seed) for name in NORMALIZERS},
     }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from dinle.config import Backend
     from dinle.recognize.recognizer import Recognizer
+    from dinle.recognize.transcript import Transcript
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Heard:
         text: what it recognised.
         seconds: wall time from the file to the text, decoding included.
         duration_s: length of the sound.
+        confidences: of each word of the text, where the system gives them.
     """
 
     text: str
     seconds: float
     duration_s: float
+    confidences: tuple[float, ...] | None = None
 
 
 class System(Protocol):
@@ -66,16 +69,31 @@ class RecognizerSystem:
         """
         started = time.perf_counter()
         transcript = self._recognizer.transcribe(path)
-        return Heard(transcript.text, time.perf_counter() - started, transcript.duration_s)
+        seconds = time.perf_counter() - started
+        return Heard(transcript.text, seconds, transcript.duration_s, list_confidences(transcript))
 
 
-def load_candidate(model: str | None, backend: Backend, threads: int) -> Candidate:
-    """Load a model of dinle to be measured.
+def list_confidences(transcript: Transcript) -> tuple[float, ...] | None:
+    """The confidence of each word of a transcript's text; ``None`` where its words are not what white space parts."""
+    if [word.text for word in transcript.words] != transcript.text.split():
+        return None
+    return tuple(min(1.0, max(0.0, word.confidence)) for word in transcript.words)
+
+
+def load_candidate(
+    model: str | None,
+    backend: Backend,
+    threads: int,
+    *,
+    language_model: bool = True,
+    hot_words: tuple[str, ...] = (),
+) -> Candidate:
+    """Load a model of dinle to be measured, with or without its bundle's language model, and let it expect words.
 
     Raises:
         UsageError, BundleError, MissingExtraError: see :func:`dinle.load`.
     """
-    recognizer = load(model, backend=backend, threads=threads)
+    recognizer = load(model, backend=backend, threads=threads, language_model=language_model).with_hot_words(hot_words)
     files = find_model_files(model, recognizer.backend or backend)
     description = {
         "name": files.name,

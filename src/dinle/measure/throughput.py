@@ -38,7 +38,9 @@ def measure_throughput(model: ModelFiles, waveform: Waveform, *, rounds: int = R
     """
     cores = os.cpu_count() or 1
     clips = max(CLIPS, cores)
-    whole, single = (open_model(model.source, model.backend, threads) for threads in (cores, 1))
+    whole, single = (
+        open_model(model.source, model.backend, threads, language_model=model.language_model) for threads in (cores, 1)
+    )
     one_by_one = f"one after another, {cores} threads each"
     calls: dict[str, Callable[[], object]] = {
         one_by_one: lambda: [whole.transcribe(waveform) for _ in range(clips)],

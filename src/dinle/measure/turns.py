@@ -83,10 +83,14 @@ def _warm_up(system: System, clips: Sequence[Clip]) -> None:
 
 def _transcribe_clip(system: System, clip: Clip, name: str) -> Prediction:
     duration_s, inference_s, hypothesis, failure = clip.duration_s, 0.0, "", None
+    confidences = None
     try:
         heard = system.transcribe(clip.audio)
     except Exception as error:  # noqa: BLE001 - one clip, whatever is wrong with it, must not end the evaluation
         failure = f"{type(error).__name__}: {error}"
     else:
         duration_s, inference_s, hypothesis = heard.duration_s, heard.seconds, heard.text
-    return Prediction(name, clip.text, hypothesis, str(clip.audio), duration_s, inference_s, clip.speaker, failure)
+        confidences = heard.confidences
+    return Prediction(
+        name, clip.text, hypothesis, str(clip.audio), duration_s, inference_s, clip.speaker, failure, confidences
+    )

@@ -32,6 +32,7 @@ class ModelFiles:
         source: what :func:`dinle.load` takes: a folder.
         files: the weights' files; no tokenisers, no optimiser states.
         stored_as: number types of the weights on disk, such as ``fp16``; of a graph its precision.
+        language_model: whether its bundle's language model has a say in the text, where it has one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelFiles:
     source: str
     files: tuple[Path, ...]
     stored_as: str
+    language_model: bool = True
 
     @property
     def size_bytes(self) -> int:

@@ -19,7 +19,7 @@ import soxr
 from numpy.typing import NDArray
 
 from dinle.errors import AudioDecodeError, AudioLimitError, AudioNotFoundError, EmptyAudioError
-from dinle.recognize.audio_decode import DecodeClock, decode_frames, read_channels
+from dinle.recognize.audio_decode import DecodeClock, decode_frames, read_channels, read_declared_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,6 +78,17 @@ def stream_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> Iterat
     with _open_file(source, limits.max_bytes) as (file, name):
         _check_bytes(file, name, limits.max_bytes)
         yield from clock.run(decode_blocks(file, name, limits, clock))
+
+
+def find_duration(source: AudioSource) -> float | None:
+    """Seconds that a recording says it has, without decoding it; ``None`` where its kind of file does not say so reliably.
+
+    Raises:
+        AudioDecodeError, AudioNotFoundError, EmptyAudioError: as :func:`decode_audio`.
+    """
+    with _open_file(source, None) as (file, name):
+        _check_bytes(file, name, None)
+        return read_declared_s(file, name)
 
 
 def check_audio(source: AudioSource, limits: AudioLimits = NO_LIMITS) -> float:

@@ -197,6 +197,16 @@ def decode_frames(
             raise EmptyAudioError(f"{name} holds no samples; expected at least one")
 
 
+def read_declared_s(file: BinaryIO, name: str) -> float | None:
+    """Seconds that a recording says it has, read from its head; ``None`` where it does not say so reliably.
+
+    Raises:
+        AudioDecodeError: it is not audio.
+    """
+    with _open_container(file, name, DecodeClock(None), None, {}) as container:
+        return _read_declared(container, container.streams.audio[0])
+
+
 @contextmanager
 def _open_container(
     file: BinaryIO, name: str, clock: DecodeClock, form: str | None, options: dict[str, str]
@@ -257,18 +267,21 @@ def _check_kind(rate_hz: int, channels: int, name: str, limits: AudioLimits) -> 
 
 
 def _check_declared(container: InputContainer, stream: AudioStream, name: str, max_seconds: float | None) -> None:
-    if max_seconds is None or container.format.name not in EXACT_CONTAINERS:
-        return
-    if stream.duration is not None and stream.time_base is not None:
-        seconds = float(stream.duration * stream.time_base)
-    elif container.duration is not None and len(container.streams.get()) == 1:  # beside a video it may be the video's
-        seconds = container.duration / av.time_base
-    else:
-        return
-    if seconds > max_seconds + DECLARED_SLACK_S:
+    seconds = _read_declared(container, stream)
+    if max_seconds is not None and seconds is not None and seconds > max_seconds + DECLARED_SLACK_S:
         raise AudioLimitError(
             f"{name} is longer than {max_seconds:g} s (it says {seconds:.0f} s); cut it into shorter files"
         )
+
+
+def _read_declared(container: InputContainer, stream: AudioStream) -> float | None:
+    if container.format.name not in EXACT_CONTAINERS:
+        return None
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams.get()) == 1:  # beside a video it may be the video's
+        return container.duration / av.time_base
+    return None
 
 
 def _decode_packets(

@@ -5,23 +5,26 @@ Shapes: C clips, R live beams of all clips together, V vocabulary, T frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import codecs
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dinle.errors import UsageError
+from dinle.recognize.text_scorer import State, TextScorer
+from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dinle.recognize.whisper_engine import Sound, Step, WhisperEngine
-    from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 MAX_COPIES = 3  # of one run of tokens in a row: people do say a word three times, a decoder that is lost never stops
 LONG_TOKENS = 8  # more than a word or two
 BLOCK = 128  # of values that are looked at by their maximum first
+WIDER = 3  # times as many continuations are looked at where a scorer has a say in which are best
 OPENING_TOKENS = 2  # where nobody speaks, a decoder begins in doubt; what it goes on with may be sure of itself
 
 
@@ -83,12 +86,18 @@ class Hypothesis:
         attention: for each token (T,), where in the sound the decoder looked when it wrote the token; where the text ended
             by itself, one more for the end.
         end_log_prob: of the end token (0 where the text was cut at its limit).
+        bonus: what a scorer adds to the text, in nats: it decides between texts, not whether one is believed.
+        state: the scorer's, after the text.
+        rest: bytes of a character that is not whole yet.
     """
 
     tokens: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
     attention: tuple[NDArray[np.float32], ...] = ()
     end_log_prob: float = 0.0
+    bonus: float = 0.0
+    state: State | None = None
+    rest: bytes = b""
 
     @property
     def total(self) -> float:
@@ -101,6 +110,11 @@ class Hypothesis:
         return self.total / (len(self.tokens) + 1)
 
     @property
+    def rank(self) -> float:
+        """By which texts of one clip compare: :attr:`mean` with the bonus."""
+        return (self.total + self.bonus) / (len(self.tokens) + 1)
+
+    @property
     def opening(self) -> float:
         """The mean log-probability of the first :data:`OPENING_TOKENS` tokens, the end among them."""
         first = (*self.log_probs, self.end_log_prob)[:OPENING_TOKENS]
@@ -109,18 +123,53 @@ class Hypothesis:
 
 @dataclass
 class _Search:
-    """One clip's search: its live beams, and the hypotheses that are finished."""
+    """One clip's search: its live beams, the hypotheses that are finished, and the beams that were left when it was done."""
 
     limit: int
-    live: list[Hypothesis] = field(default_factory=lambda: [Hypothesis()])
+    scorer: TextScorer | None
+    vocabulary: WhisperVocabulary
+    live: list[Hypothesis] = field(default_factory=list)
     finished: list[Hypothesis] = field(default_factory=list)
+    left: list[Hypothesis] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.live = [Hypothesis(state=self.scorer.start if self.scorer is not None else None)]
 
     def take_best(self) -> Hypothesis:
-        return max(self.finished, key=lambda one: one.mean, default=Hypothesis())
+        return max(self.finished, key=lambda one: one.rank, default=Hypothesis())
+
+    def take_likeliest(self) -> Hypothesis:
+        """The best without the scorer: what a language model likes says nothing about whether somebody spoke."""
+        return max((*self.finished, *self.left), key=lambda one: one.mean, default=Hypothesis())
+
+    def choose(self, rules: BeamRules) -> Hypothesis:
+        """The best, where the likeliest is believed; where the likeliest is to write nothing, a scorer must not invent."""
+        likeliest = self.take_likeliest()
+        if not rules.believe(likeliest):
+            return Hypothesis()
+        return self.take_best() if likeliest.tokens else likeliest
+
+    def extend(self, one: Hypothesis, token: int, log_prob: float) -> Hypothesis:
+        """The hypothesis with a token more, the end token among them; where the decoder looked is added later."""
+        if token == self.vocabulary.end:
+            bonus = self.scorer.end(one.state) if self.scorer is not None and one.state is not None else 0.0
+            return replace(one, end_log_prob=log_prob, bonus=one.bonus + bonus)
+        longer = replace(one, tokens=(*one.tokens, token), log_probs=(*one.log_probs, log_prob))
+        if self.scorer is None or one.state is None:
+            return longer
+        piece, rest = split_characters(one.rest + self.vocabulary.spell(token))
+        bonus, state = self.scorer.advance(one.state, piece)
+        return replace(longer, bonus=one.bonus + bonus, state=state, rest=rest)
 
 
 def search_beams(
-    engine: WhisperEngine, vocabulary: WhisperVocabulary, sound: Sound, seconds: Sequence[float], rules: BeamRules
+    engine: WhisperEngine,
+    vocabulary: WhisperVocabulary,
+    sound: Sound,
+    seconds: Sequence[float],
+    rules: BeamRules,
+    *,
+    scorer: TextScorer | None = None,
 ) -> list[Hypothesis]:
     """The most likely text of each clip of a batch.
 
@@ -130,17 +179,18 @@ def search_beams(
         sound: what the engine heard, C clips.
         seconds: length of each clip, which bounds its tokens.
         rules: width and bounds.
+        scorer: has a say in which texts are followed and chosen.
 
     Returns:
-        For each clip the best hypothesis; an empty one where ``rules`` do not believe the best.
+        For each clip the best hypothesis; an empty one where ``rules`` do not believe the likeliest, or where that is empty.
     """
-    searches = [_Search(rules.count_tokens(one)) for one in seconds]
+    searches = [_Search(rules.count_tokens(one), scorer, vocabulary) for one in seconds]
     banned = _ban_tokens(vocabulary.suppressed, vocabulary.size)
     first = _ban_tokens((*vocabulary.suppressed, *vocabulary.suppressed_first), vocabulary.size)
     prefix = np.tile(np.array(vocabulary.prefix, dtype=np.int64), (len(searches), 1))
     step = engine.decode(prefix, sound)
     owners, heard = list(range(len(searches))), sound  # the clip of each live beam, and its sound
-    rows = _advance(searches, step, find_log_probs(step.logits, first), vocabulary.end, rules.beam_size)
+    rows = _advance(searches, step, find_log_probs(step.logits, first), rules.beam_size)
     while rows:
         clips = [clip for clip, search in enumerate(searches) for _ in search.live]
         if clips != owners and len(searches) > 1:  # what one clip's beams heard is shared, not copied
@@ -149,9 +199,8 @@ def search_beams(
         cache = step.cache if stays else tuple(each.take(rows, axis=0) for each in step.cache)
         last = np.array([[one.tokens[-1]] for search in searches for one in search.live], dtype=np.int64)
         step = engine.decode(last, heard, cache)
-        rows = _advance(searches, step, find_log_probs(step.logits, banned), vocabulary.end, rules.beam_size)
-    best = [search.take_best() for search in searches]
-    return [one if rules.believe(one) else Hypothesis() for one in best]
+        rows = _advance(searches, step, find_log_probs(step.logits, banned), rules.beam_size)
+    return [search.choose(rules) for search in searches]
 
 
 def _ban_tokens(tokens: Sequence[int], size: int) -> NDArray[np.float32]:
@@ -174,9 +223,7 @@ def find_log_probs(logits: NDArray[np.float32], banned: NDArray[np.float32]) -> 
     return shifted
 
 
-def _advance(
-    searches: list[_Search], step: Step, log_probs: NDArray[np.float32], end: int, beam_size: int
-) -> list[int]:
+def _advance(searches: list[_Search], step: Step, log_probs: NDArray[np.float32], beam_size: int) -> list[int]:
     """Grow every live beam by a token; the row of the step that each new live beam comes from, clip by clip."""
     kept: list[int] = []
     at = 0
@@ -184,45 +231,74 @@ def _advance(
         count = len(search.live)
         if count:
             rows = slice(at, at + count)
-            parents = _grow(search, log_probs[rows], step.attention[rows, -1], end, beam_size)
+            parents = _grow(search, log_probs[rows], step.attention[rows, -1], beam_size)
             kept += [at + parent for parent in parents]
         at += count
     return kept
 
 
-def _grow(
-    search: _Search, log_probs: NDArray[np.float32], attention: NDArray[np.float32], end: int, beam_size: int
-) -> list[int]:
+def _grow(search: _Search, log_probs: NDArray[np.float32], attention: NDArray[np.float32], beam_size: int) -> list[int]:
     """Replace a clip's live beams by their best continuations; the place of each one's parent."""
     parents: list[int] = []
     live: list[Hypothesis] = []
-    for parent, token in _rank(search.live, log_probs, beam_size + len(search.live)):
+    for parent, one in _rank(search, log_probs, beam_size):
         if len(live) == beam_size:
             break  # an end that is less likely than these is not worth keeping either
-        one, log_prob = search.live[parent], float(log_probs[parent, token])
-        looked = (*one.attention, attention[parent])
-        if token == end:
-            search.finished.append(Hypothesis(one.tokens, one.log_probs, looked, log_prob))
+        grown = replace(one, attention=(*one.attention, attention[parent]))
+        if len(one.tokens) == len(search.live[parent].tokens):  # it ended
+            search.finished.append(grown)
             continue
-        live.append(Hypothesis((*one.tokens, token), (*one.log_probs, log_prob), looked))
+        live.append(grown)
         parents.append(parent)
     search.live = live
     if not _is_done(search, beam_size):
         return parents
     if not search.finished:
         search.finished = live  # cut at the limit
+    if (
+        search.scorer is not None and beam_size > 1
+    ):  # what is cut at the limit would be dropped without a scorer as well
+        search.left = [one for one in live if len(one.tokens) < search.limit]
     search.live = []
     return []
 
 
-def _rank(live: list[Hypothesis], log_probs: NDArray[np.float32], count: int) -> list[tuple[int, int]]:
-    """The ``count`` likeliest continuations as (parent, token), likeliest first; only such as are possible."""
+def _rank(search: _Search, log_probs: NDArray[np.float32], beam_size: int) -> list[tuple[int, Hypothesis]]:
+    """The best continuations and each one's parent, the best first; only such as are possible, ends among them.
+
+    What is likeliest without the scorer is always among the first ``beam_size``: without it nobody could tell whether to
+    believe that somebody spoke.
+    """
+    live = search.live
+    count = beam_size + len(live)
     for one, row in zip(live, log_probs, strict=True):
         row[find_looping(one.tokens)] = -np.inf
-    totals = log_probs + np.array([[one.total] for one in live], dtype=np.float32)
-    flat = totals.ravel()
-    best = find_highest(flat, count)
-    return [divmod(int(place), totals.shape[1]) for place in best if np.isfinite(flat[place])]
+    flat = (log_probs + np.array([[one.total + one.bonus] for one in live], dtype=np.float32)).ravel()
+    places = find_highest(flat, count if search.scorer is None else WIDER * count).tolist()
+    likeliest = places[0]
+    if search.scorer is not None:
+        likeliest = int((log_probs + np.array([[one.total] for one in live], dtype=np.float32)).argmax())
+        places += [likeliest] if likeliest not in places else []
+    grown: dict[int, tuple[int, Hypothesis]] = {}
+    for place in places:
+        if np.isfinite(flat[place]):
+            parent, token = divmod(place, log_probs.shape[1])
+            grown[place] = parent, search.extend(live[parent], token, float(log_probs[parent, token]))
+    if search.scorer is None:
+        return list(grown.values())
+    # by the sums that were found above, so that a scorer of nothing changes nothing
+    gains = {place: one.bonus - live[parent].bonus for place, (parent, one) in grown.items()}
+    ranked = sorted(grown, key=lambda place: float(flat[place]) + gains[place], reverse=True)
+    if likeliest in ranked[beam_size:]:
+        ranked.remove(likeliest)
+        ranked.insert(beam_size - 1, likeliest)
+    return [grown[place] for place in ranked[:count]]
+
+
+def split_characters(data: bytes) -> tuple[str, bytes]:
+    """The whole characters of UTF-8 bytes, and the bytes of one that is not whole yet; what is no UTF-8 becomes U+FFFD."""
+    text, used = codecs.utf_8_decode(data, "replace")
+    return text, data[used:]
 
 
 def find_highest(values: NDArray[np.float32], count: int) -> NDArray[np.intp]:
@@ -253,11 +329,11 @@ def _is_done(search: _Search, beam_size: int) -> bool:
         return False
     if beam_size == 1:
         return True
-    best = max(one.mean for one in search.finished)
-    if len(search.finished) >= beam_size and max(one.mean for one in search.live) <= best:
+    best = max(one.rank for one in search.finished)
+    if len(search.finished) >= beam_size and max(one.rank for one in search.live) <= best:
         return True
     # a live beam's mean rises most with tokens that are certain, up to one token before the limit, and a certain end
-    return max(one.total for one in search.live) / search.limit <= best
+    return max(max(one.rank, (one.total + one.bonus) / search.limit) for one in search.live) <= best
 
 
 def find_looping(tokens: tuple[int, ...]) -> list[int]:

@@ -47,6 +47,12 @@ class Bundle:
             and the figures.
         min_window_s: what an encoder-decoder model hears at least: the clip, then silence.
         tail_s: silence after each clip for an encoder-decoder model.
+        speech_only: a CTC model is given the parts of a recording in which somebody speaks, not all of it.
+        word_start_offset_s, word_end_offset_s: what is added to the times at which the model says that a word starts and ends.
+        confidence_map: ``slope`` and ``intercept`` from a word's confidence to a calibrated one, and what they were fitted on
+            (see :mod:`dinle.recognize.corrections`; ``None``: as it is).
+        language_model: what is known about texts: ``file`` (an n-gram), ``letters``, ``model_weight``, ``letter_bonus``,
+            ``hot_words``, ``hot_word_weight`` and where it is from (see :mod:`dinle.recognize.language_model`; ``None``: nothing).
         checkpoint: the torch weights to fine-tune from, relative to the folder (``None``: not included).
         sha256: file name to hash.
     """
@@ -68,6 +74,11 @@ class Bundle:
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     min_window_s: float = 0.0
     tail_s: float = 0.0
+    speech_only: bool = True
+    word_start_offset_s: float = 0.0
+    word_end_offset_s: float = 0.0
+    confidence_map: Mapping[str, Any] | None = None
+    language_model: Mapping[str, Any] | None = None
     checkpoint: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
 
@@ -96,8 +107,9 @@ class Bundle:
 
     @property
     def file_names(self) -> list[str]:
-        """All graphs of all precisions, each once."""
-        return list(dict.fromkeys(name for names in self.files.values() for name in names))
+        """All graphs of all precisions, each once, and the n-gram."""
+        graphs = list(dict.fromkeys(name for names in self.files.values() for name in names))
+        return graphs if self.language_model is None else [*graphs, str(self.language_model["file"])]
 
     @property
     def checkpoint_dir(self) -> Path | None:
@@ -150,7 +162,7 @@ def _parse_bundle(folder: Path, path: Path) -> Bundle:
         if data["format"] not in READABLE_FORMATS:
             known = " and ".join(map(str, READABLE_FORMATS))
             raise BundleCorruptError(f"{path} has format {data['format']}; this version of dinle reads format {known}")
-        data = {"engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0, "choices": {}} | data  # what older ones do not say
+        data = OPTIONAL_FIELDS | data  # what older ones do not say
         if data["engine"] not in VOCABULARIES:
             known = " and ".join(VOCABULARIES)
             raise BundleCorruptError(f"{path} names the engine {data['engine']!r}; this version of dinle has {known}")
@@ -172,8 +184,15 @@ def _parse_bundle(folder: Path, path: Path) -> Bundle:
 
 _PLAIN_FIELDS = (
     "name", "family", "engine", "frame_shift_s", "frame_offset_s", "sample_rate_hz", "max_seconds", "min_window_s", "tail_s",
-    "text_rules", "scores", "gate", "choices", "checkpoint", "sha256",
+    "text_rules", "scores", "gate", "choices", "speech_only", "word_start_offset_s", "word_end_offset_s", "confidence_map",
+    "language_model", "checkpoint", "sha256",
 )  # fmt: skip
+# Older code reads bundles that have the offsets and the map, and gives uncorrected times and confidences.
+OPTIONAL_FIELDS: dict[str, Any] = {
+    "engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0, "choices": {}, "speech_only": True,
+    "word_start_offset_s": 0.0, "word_end_offset_s": 0.0,
+    "confidence_map": None, "language_model": None,
+}  # fmt: skip
 VOCABULARIES: Mapping[str, type[Vocabulary | WhisperVocabulary]] = {"ctc": Vocabulary, "whisper": WhisperVocabulary}
 
 

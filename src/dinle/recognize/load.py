@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dinle.errors import BundleCorruptError, MissingExtraError, PrecisionUnavailableError, UsageError
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, find_default_bundle, read_bundle
+from dinle.recognize.corrections import WordCorrections
 from dinle.recognize.cpu import find_cpu_kind
 from dinle.recognize.engine import Engine, OnnxEngine
+from dinle.recognize.language_model import read_language_model
 from dinle.recognize.openvino_engine import OpenVinoEngine
 from dinle.recognize.recognizer import BACKENDS, CtcRecognizer, Recognizer
 from dinle.recognize.whisper import WhisperRecognizer, WindowRules
@@ -29,7 +31,13 @@ MAX_WINDOW_S = 30.0  # what Whisper has positions for
 GRAPHS = {"ctc": 1, "whisper": 2}
 
 
-def load(model: str | Path | None = None, *, backend: Backend = "auto", threads: int | None = None) -> Recognizer:
+def load(
+    model: str | Path | None = None,
+    *,
+    backend: Backend = "auto",
+    threads: int | None = None,
+    language_model: bool = True,
+) -> Recognizer:
     """Load a model.
 
     Args:
@@ -37,6 +45,7 @@ def load(model: str | Path | None = None, *, backend: Backend = "auto", threads:
         backend: ``auto`` (see :func:`choose_backend`), ``onnx_int8``, ``onnx_int4``, ``onnx``, ``openvino`` (needs the extra
             ``openvino``) or ``pytorch`` (needs the extra ``train``).
         threads: threads of the engine (default: all cores).
+        language_model: whether the bundle's language model has a say in the text, where it has one.
 
     Raises:
         UsageError: an unknown backend, or fewer than one thread or more than any machine has.
@@ -52,7 +61,10 @@ def load(model: str | Path | None = None, *, backend: Backend = "auto", threads:
     bundle = read_bundle(model if model is not None else find_default_bundle())
     backend = choose_backend(bundle) if backend == "auto" else backend
     engine = open_engine(bundle, backend, threads)
-    return make_recognizer(engine, bundle, bundle.name, backend=backend)
+    recognizer = make_recognizer(engine, bundle, bundle.name, backend=backend)
+    if language_model:
+        recognizer.language_model = read_language_model(bundle)
+    return recognizer
 
 
 def choose_backend(bundle: Bundle) -> Backend:
@@ -101,7 +113,8 @@ def make_recognizer(engine: Any, geometry: Bundle | Any, name: str, *, backend: 
     """A recogniser around an engine, with the vocabulary and the geometry of its bundle or torch engine."""
     recognizer = _make_recognizer(engine, geometry, name)
     recognizer.backend = backend
-    recognizer.bundle = geometry if isinstance(geometry, Bundle) else None
+    if isinstance(geometry, Bundle):
+        recognizer.bundle, recognizer.corrections = geometry, WordCorrections.of_bundle(geometry)
     return recognizer
 
 
@@ -121,6 +134,7 @@ def _make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recogniz
         frame_shift_s=geometry.frame_shift_s,
         frame_offset_s=geometry.frame_offset_s,
         max_seconds=geometry.max_seconds,
+        speech_only=getattr(geometry, "speech_only", True),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 
 from dinle.errors import UsageError
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
+from dinle.recognize.spans import CHUNK_S, Span, SpanFinder
 from dinle.recognize.vad import CHUNK_SAMPLES, SpeechDetector
 
 if TYPE_CHECKING:
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE_HZ
-BLOCK_SAMPLES = (
-    SAMPLE_RATE_HZ  # a longer block is taken a second at a time, so that segments come out as soon as they end
-)
+BLOCK_SAMPLES = SAMPLE_RATE_HZ  # a longer block is taken so much at a time: segments come out as soon as they end
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,15 @@ class Segment:
         samples: (S,) the sound at 16 kHz.
         start: index of its first sample in the recording.
         speech: the highest probability of speech in it.
+        head: where it begins inside speech that was cut, so many of its first samples lie before the cut.
+        tail: where it ends inside speech that was cut, so many of its last samples lie after the cut.
     """
 
     samples: Waveform
     start: int
     speech: float
+    head: int = 0
+    tail: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class SegmentRules:
         target_s: longest segment made of several stretches of speech.
         max_s: longest segment; longer speech is cut at its least speech-like place.
         cut_s: how far back from ``max_s`` that place may lie.
+        overlap_s: around such a cut sound is heard twice: the next segment begins so long before the cut, and the segment
+            before it ends half as long after it.
 
     Raises:
         UsageError: rules that contradict each other.
@@ -71,6 +74,7 @@ class SegmentRules:
     target_s: float = 15.0
     max_s: float = 28.0
     cut_s: float = 6.0
+    overlap_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.end_probability <= self.start_probability <= 1:
@@ -78,12 +82,23 @@ class SegmentRules:
                 f"end_probability is {self.end_probability:g} and start_probability {self.start_probability:g}; "
                 "expected 0 < end_probability <= start_probability <= 1"
             )
-        if min(self.min_silence_s, self.min_speech_s, self.pad_s, self.merge_gap_s, self.vouch_gap_s) < 0:
-            raise UsageError("a length of silence, speech, padding or gap is negative; expected seconds of 0 or more")
-        if not 2 * self.pad_s + self.cut_s + 2 * CHUNK_S < self.max_s or self.cut_s < CHUNK_S:
+        lengths_s = (
+            self.min_silence_s,
+            self.min_speech_s,
+            self.pad_s,
+            self.merge_gap_s,
+            self.vouch_gap_s,
+            self.overlap_s,
+        )
+        if min(lengths_s) < 0:
             raise UsageError(
-                f"max_s is {self.max_s:g} with cut_s {self.cut_s:g} and pad_s {self.pad_s:g}; expected cut_s of at least "
-                f"{CHUNK_S:g} and max_s longer than cut_s and twice pad_s together"
+                "a length of silence, speech, padding, gap or overlap is negative; expected seconds of 0 or more"
+            )
+        needed_s = 2 * self.pad_s + self.cut_s + 2 * self.overlap_s + 2 * CHUNK_S
+        if not needed_s < self.max_s or self.cut_s < max(CHUNK_S, self.overlap_s):
+            raise UsageError(
+                f"max_s is {self.max_s:g} with cut_s {self.cut_s:g}, pad_s {self.pad_s:g} and overlap_s {self.overlap_s:g}; "
+                f"expected cut_s of at least {CHUNK_S:g} and overlap_s, and max_s longer than cut_s and twice the others"
             )
         if not 0 <= self.target_s <= self.max_s:
             raise UsageError(f"target_s is {self.target_s:g}; expected 0 to max_s = {self.max_s:g}")
@@ -121,7 +136,9 @@ DEFAULT_RULES = SegmentRules()
 def cut_segments(
     blocks: Iterable[Waveform], rules: SegmentRules = DEFAULT_RULES, *, detector: Detector | None = None
 ) -> Iterator[Segment]:
-    """Cut streamed sound into segments with speech, in order and without overlap; sound without speech gives none.
+    """Cut streamed sound into segments with speech, in order; sound without speech gives none.
+
+    They overlap only where speech had to be cut, by the rules' ``overlap_s``.
 
     Holds no more sound than the longest segment, one gap and two seconds, and gives a segment out as soon as it is certain.
 
@@ -144,6 +161,27 @@ def split_blocks(blocks: Iterable[Waveform]) -> Iterator[Waveform]:
     for block in blocks:
         for start in range(0, len(block), BLOCK_SAMPLES):
             yield block[start : start + BLOCK_SAMPLES]
+
+
+def hear_segments(blocks: Iterable[Waveform], rules: SegmentRules) -> Iterator[tuple[list[Segment], int]]:
+    """For each part of at most a second, and for the end: the segments that it completes, and the samples now settled.
+
+    Args:
+        blocks: consecutive samples, each (S,) at 16 kHz.
+        rules: when speech begins and ends, and how long segments get.
+
+    Returns:
+        Pairs; no later segment holds any of the first ``settled`` samples, which are all of them at the end.
+
+    Raises:
+        SpeechModelError: the weights of the detector are missing.
+    """
+    segmenter = Segmenter(rules)
+    heard = 0
+    for part in split_blocks(blocks):
+        heard += len(part)
+        yield segmenter.push(part), segmenter.settled
+    yield segmenter.finish(), heard
 
 
 class Segmenter:
@@ -219,153 +257,6 @@ class Segmenter:
             yield from map(self._sound.take, self._finder.push(probability))
 
 
-@dataclass
-class Span:
-    """Chunks ``start`` to ``end`` (not included), of which ``sure`` are above the start probability; the highest is ``peak``."""
-
-    start: int
-    end: int
-    sure: int = 0
-    peak: float = 0.0
-
-
-class SpanFinder:
-    """From probabilities, one a chunk, to the spans of chunks that become segments. Counts in chunks of 32 ms.
-
-    ``_live`` is the speech going on now; ``_pending`` is finished speech that what follows may still join. Where more than
-    the vouching gap lies between them, ``_pending`` is believed.
-    """
-
-    def __init__(self, rules: SegmentRules) -> None:
-        self._rules = rules
-        self._pad, self._silence = math.ceil(rules.pad_s / CHUNK_S), max(1, math.ceil(rules.min_silence_s / CHUNK_S))
-        self._gap = max(math.floor(rules.merge_gap_s / CHUNK_S), self._silence, 2 * self._pad)
-        self._vouch = min(self._gap, max(math.floor(rules.vouch_gap_s / CHUNK_S), self._silence, 2 * self._pad))
-        self._target, self._longest = math.floor(rules.target_s / CHUNK_S), math.floor(rules.max_s / CHUNK_S)
-        self._recent: deque[float] = deque(maxlen=max(1, math.floor(rules.cut_s / CHUNK_S)))
-        self._now = 0  # chunks heard
-        self._floor = 0  # end of the last span given out: the next may not begin before it
-        self._live: Span | None = None
-        self._pending: Span | None = None
-
-    @property
-    def needed(self) -> int:
-        """The first chunk that a later span can still hold."""
-        first = self._pending or self._live
-        return max(self._floor, (first.start if first else self._now) - self._pad)
-
-    @property
-    def speaking(self) -> bool:
-        """Whether the last chunk was speech."""
-        return self._live is not None and self._live.end == self._now
-
-    def push(self, probability: float) -> Iterator[Span]:
-        """Hear the next chunk; give out what is certain now."""
-        self._now += 1
-        self._recent.append(probability)
-        if self._live is None and probability >= self._rules.start_probability:
-            self._live = Span(self._now - 1, self._now)
-        if self._live is not None:
-            yield from self._go_on(self._live, probability)
-        if self._live is None and self._pending is not None:
-            gap = self._gap if self._believe(self._pending.sure) else self._vouch
-            if self._now - self._pending.end >= gap:
-                yield from self._end_pending(self._pending)
-
-    def cut(self) -> Iterator[Span]:
-        """Give out what is open, as if the recording ended here."""
-        span = self._find_believed()
-        if span is not None:
-            if self._live is not None and self._live.start < span.end:
-                self._live = None
-            span.end = self._floor = min(span.end + self._pad, self._now)
-            self._pending = None
-            yield span
-
-    def find_open(self) -> Span | None:
-        """What is believed and not given out yet, from its padded start to now."""
-        span = self._find_believed()
-        return Span(span.start, self._now, span.sure, span.peak) if span else None
-
-    def find_expected(self) -> Span | None:
-        """What is given out if only silence follows; ``None`` while that is not heard to its end."""
-        span = self._find_believed()
-        if span is None or self._now < span.end + max(1, self._pad):
-            return None
-        return Span(span.start, span.end + self._pad, span.sure, span.peak)
-
-    def _find_believed(self) -> Span | None:
-        """Finished speech and the speech going on as one, from the padded start to the end of speech, if it is believed."""
-        pending, live = self._pending, self._live
-        if pending is not None and live is not None and not self._joins(pending, live):
-            live = None
-        parts = [part for part in (pending, live) if part is not None]
-        sure = sum(part.sure for part in parts)
-        if not parts or not self._believe(sure):
-            return None
-        return Span(self._padded_start(parts[0]), parts[-1].end, sure, max(part.peak for part in parts))
-
-    def _go_on(self, live: Span, probability: float) -> Iterator[Span]:
-        live.peak = max(live.peak, probability)
-        live.sure += probability >= self._rules.start_probability
-        if probability >= self._rules.end_probability:
-            live.end = self._now
-        if self._pending is not None:
-            joined = live.end + self._pad - self._padded_start(self._pending)
-            believed = self._believe(live.sure + (self._pending.sure if self._near(self._pending, live) else 0))
-            if (joined > self._target and believed) or joined >= self._longest:
-                yield from self._part(self._pending, live)
-        if self._now - live.end >= self._silence:
-            yield from self._close(live)
-        elif live.end + self._pad - self._padded_start(live) >= self._longest:
-            yield from self._cut(live)
-
-    def _part(self, pending: Span, live: Span) -> Iterator[Span]:
-        """Give out what does not fit into one segment with the speech going on; neighbours vouch for each other."""
-        if self._near(pending, live):
-            pending.sure = live.sure = pending.sure + live.sure
-        self._pending = None
-        yield from self._give_out(pending, min(pending.end + self._pad, (pending.end + live.start + 1) // 2))
-
-    def _cut(self, live: Span) -> Iterator[Span]:
-        """Give out speech that has become too long, up to the least speech-like of the last chunks; the rest goes on."""
-        recent = list(self._recent)
-        least = self._now - len(recent) + int(np.argmin(recent))
-        place = max(live.start + 1, least)
-        yield from self._give_out(live, place)
-        live.start = place
-
-    def _close(self, live: Span) -> Iterator[Span]:
-        if self._pending is not None and not self._joins(self._pending, live):
-            yield from self._end_pending(self._pending)
-        if self._pending is not None:
-            live.start, live.sure = self._pending.start, self._pending.sure + live.sure
-            live.peak = max(live.peak, self._pending.peak)
-        self._pending, self._live = live, None
-
-    def _end_pending(self, pending: Span) -> Iterator[Span]:
-        yield from self._give_out(pending, pending.end + self._pad)
-        self._pending = None
-
-    def _near(self, pending: Span, live: Span) -> bool:
-        return live.start - pending.end < self._vouch
-
-    def _joins(self, pending: Span, live: Span) -> bool:
-        """Whether both become one segment: near enough to vouch for each other, or each believed by itself."""
-        return self._near(pending, live) or self._believe(live.sure)
-
-    def _believe(self, sure: int) -> bool:
-        return sure * CHUNK_S >= self._rules.min_speech_s
-
-    def _padded_start(self, span: Span) -> int:
-        return max(self._floor, span.start - self._pad)
-
-    def _give_out(self, span: Span, end: int) -> Iterator[Span]:
-        if self._believe(span.sure):
-            start, self._floor = self._padded_start(span), end
-            yield Span(start, end, span.sure, span.peak)
-
-
 class SoundBuffer:
     """The latest sound of a stream, addressed by its place in the recording."""
 
@@ -389,4 +280,6 @@ class SoundBuffer:
         for block in self._blocks:
             parts.append(block[max(0, first - at) : max(0, last - at)])
             at += len(block)
-        return Segment(np.concatenate(parts), first, span.peak)
+        samples = np.concatenate(parts)
+        tail = max(0, first + len(samples) - (span.end - span.tail) * CHUNK_SAMPLES) if span.tail else 0
+        return Segment(samples, first, span.peak, head=span.head * CHUNK_SAMPLES, tail=tail)

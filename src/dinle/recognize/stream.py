@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from dinle.errors import UsageError
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
 from dinle.recognize.recognizer import check_waveform
-from dinle.recognize.segments import CHUNK_S, Detector, Segment, Segmenter, SegmentRules
+from dinle.recognize.segments import Detector, Segment, Segmenter, SegmentRules
+from dinle.recognize.spans import CHUNK_S
 from dinle.recognize.transcript import Word
 from dinle.recognize.vad import CHUNK_SAMPLES
 

@@ -11,14 +11,18 @@ from dinle.recognize.alignment import align_tokens
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
 from dinle.recognize.beam import BeamRules, Hypothesis, search_beams
 from dinle.recognize.recognizer import Piece, Recognizer, make_noise
-from dinle.recognize.segments import Segment, Segmenter, SegmentRules, split_blocks
+from dinle.recognize.segments import Segment, SegmentRules, hear_segments
+from dinle.recognize.stitching import Stitcher
 from dinle.recognize.transcript import Word
+from dinle.recognize.word_edges import trim_to_sound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dinle.recognize.whisper_engine import WhisperEngine
     from dinle.recognize.whisper_vocabulary import WhisperVocabulary
+
+OVERLAP_S = 2.0  # where speech must be cut: a few words, so that both sides have some in common
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class WhisperRecognizer(Recognizer):
         batch_size: int = 1,
     ) -> None:
         super().__init__(name, SegmentRules.up_to(window.max_s - window.tail_s))
+        self.long_segments = replace(self.segments, overlap_s=min(OVERLAP_S, self.segments.max_s / 8))
         self.engine = engine
         self.vocabulary = vocabulary
         self.window = window
@@ -76,17 +81,19 @@ class WhisperRecognizer(Recognizer):
 
         A step is a second of sound in which speech was looked for, or a batch of segments that was written.
         """
+        stitcher = Stitcher(self.long_segments.overlap_s)
         waiting: list[Segment] = []
         settled = 0
-        for segments, settled in hear_segments(blocks, self.segments):
+        for segments, settled in hear_segments(blocks, self.long_segments):
             for segment in segments:
                 waiting.append(segment)
                 if len(waiting) == self.batch_size:
-                    yield Piece(tuple(self.write_segments(waiting)), segment.start + len(segment.samples))
+                    words = self._stitch_segments(waiting, stitcher)
+                    yield Piece(words, stitcher.limit(segment.start + len(segment.samples)))
                     waiting = []
-            yield Piece((), waiting[0].start if waiting else settled)
+            yield Piece((), stitcher.limit(waiting[0].start if waiting else settled))
         if waiting:
-            yield Piece(tuple(self.write_segments(waiting)), settled)
+            yield Piece(self._stitch_segments(waiting, stitcher), settled)
 
     def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:
         """See :class:`Recognizer`; a draft is searched greedily."""
@@ -94,20 +101,35 @@ class WhisperRecognizer(Recognizer):
 
     def write_segments(self, segments: Sequence[Segment], beam: BeamRules | None = None) -> Iterator[Word]:
         """The words of segments that are heard and decoded as one batch; by other rules than the recogniser's, if given."""
+        for words in self._write_each(segments, beam):
+            yield from words
+
+    def _stitch_segments(self, segments: Sequence[Segment], stitcher: Stitcher) -> tuple[Word, ...]:
+        """Write segments of a recording; its words that are certain now."""
+        written = zip(segments, self._write_each(segments), strict=True)
+        return tuple(word for segment, words in written for word in stitcher.push(words, segment))
+
+    def _write_each(self, segments: Sequence[Segment], beam: BeamRules | None = None) -> Iterator[list[Word]]:
         lengths = np.array([self._fill(len(one.samples)) for one in segments], dtype=np.int64)
         waveforms = np.zeros((len(segments), int(lengths.max())), dtype=np.float32)
         for row, one in enumerate(segments):
             waveforms[row, : len(one.samples)] = one.samples
         sound = self.engine.encode(waveforms, lengths)
         seconds = [len(one.samples) / SAMPLE_RATE_HZ for one in segments]
-        texts = search_beams(self.engine, self.vocabulary, sound, seconds, beam or self.beam)
+        scorer = self.language_model.make_scorer()
+        texts = search_beams(self.engine, self.vocabulary, sound, seconds, beam or self.beam, scorer=scorer)
         for segment, text in zip(segments, texts, strict=True):
-            yield from self._time_words(segment, text)
+            yield self._correct_words(segment, list(self._time_words(segment, text)))
 
     def _fill(self, samples: int) -> int:
         """Samples of a window: the segment and its tail, at least the shortest window."""
         tail, least = (round(s * SAMPLE_RATE_HZ) for s in (self.window.tail_s, self.window.min_s))
         return max(samples + tail, least)
+
+    def _correct_words(self, segment: Segment, words: list[Word]) -> list[Word]:
+        start_s, length_s = segment.start / SAMPLE_RATE_HZ, len(segment.samples) / SAMPLE_RATE_HZ
+        words = self.corrections.shift(words, first_s=start_s, last_s=start_s + length_s)
+        return self.corrections.calibrate(trim_to_sound(words, segment.samples, start_s))
 
     def _time_words(self, segment: Segment, text: Hypothesis) -> Iterator[Word]:
         if not text.tokens:
@@ -122,21 +144,3 @@ class WhisperRecognizer(Recognizer):
                 end_s=start_s + float(frames[places.stop]) * shift_s,
                 confidence=float(np.exp(np.mean(text.log_probs[places.start : places.stop]))),
             )
-
-
-def hear_segments(blocks: Iterable[Waveform], rules: SegmentRules) -> Iterator[tuple[list[Segment], int]]:
-    """For each part of at most a second, and for the end: the segments that it completes, and the samples now settled.
-
-    Args:
-        blocks: consecutive samples, each (S,) at 16 kHz.
-        rules: when speech begins and ends, and how long segments get.
-
-    Returns:
-        Pairs; no later segment holds any of the first ``settled`` samples, which are all of them at the end.
-    """
-    segmenter = Segmenter(rules)
-    heard = 0
-    for part in split_blocks(blocks):
-        heard += len(part)
-        yield segmenter.push(part), segmenter.settled
-    yield segmenter.finish(), heard
