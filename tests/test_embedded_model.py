@@ -199,7 +199,9 @@ def test_a_training_goes_on_with_its_own_settings_only(tmp_path: Path, ledger: L
 
 def test_the_experiments_take_every_text() -> None:
     tables = tomllib.loads((ROOT / "configs" / "embedded-whisper.toml").read_text(encoding="utf-8"))
-    texts = {str(path.relative_to(ROOT)) for path in (ROOT / "data" / "text").iterdir() if path.suffix in (".txt", ".tsv")}
+    texts = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "data" / "text").iterdir() if path.suffix in (".txt", ".tsv")
+    }
     assert set(tables["cut-vocabulary"]["texts"]) == texts
 
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,14 @@ from dinle.cli import main
 from dinle.errors import UsageError
 from dinle.transcribe import expand_sources
 from tests.graphs import spell_levels, write_level_bundle
-from tests.sounds import encode_wav
+from tests.serve.doubtful import HEARD, HOT_WORD, MEANT, doubtful_recognizer
+from tests.sounds import encode_lossy, encode_wav
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from dinle.recognize.recognizer import CtcRecognizer
 
 
 @pytest.fixture
@@ -64,6 +70,34 @@ def test_reads_standard_input(room: Path, capsys: pytest.CaptureFixture[str], mo
     assert capsys.readouterr().out == "ses\n"
 
 
+@pytest.mark.parametrize(("suffix", "total"), [("wav", 51), ("opus", 51), ("mp3", None)])
+def test_a_terminal_is_shown_how_many_seconds_of_how_many_are_done(
+    room: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, total: int | None
+) -> None:
+    """An mp3 may not say how long it is."""
+    told: list[tuple[str, float | None]] = []
+
+    class Bar:
+        def update(self, **changes: float) -> None:
+            told.extend(changes.items())
+
+    @contextmanager
+    def progress(description: str, total: float | None = None) -> Iterator[Bar]:
+        told.append((description, total))
+        yield Bar()
+
+    monkeypatch.setattr("dinle.progress.progress", progress)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    sound = np.resize(spell_levels("ses "), 51 * 16_000)
+    path = room / f"uzun.{suffix}"
+    path.write_bytes(encode_wav(sound) if suffix == "wav" else encode_lossy(sound, suffix, 16_000))
+    assert run(room, str(path)) == 0
+    first, *rest = told
+    assert first == (f"transcribing {path} (seconds)", total)
+    assert [value for name, value in rest if name == "completed"] == [18, 34, 51]
+    assert rest[-1] == ("total", 51)
+
+
 def test_goes_on_past_a_broken_file_and_says_so(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (room / "sesler" / "bozuk.wav").write_bytes(b"x")
     assert run(room, str(room / "sesler")) == 1
@@ -94,3 +128,52 @@ def test_a_file_named_twice_is_read_once(room: Path) -> None:
     assert expand_sources([one, one, "-"]) == [one, "-"]
     with pytest.raises(UsageError):
         expand_sources([str(room / "out")])
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the model was loaded with; a recogniser in doubt is loaded instead."""
+    asked: list[dict[str, Any]] = []
+
+    def load(_model: object, **given: Any) -> CtcRecognizer:
+        asked.append(given)
+        return doubtful_recognizer()
+
+    monkeypatch.setattr(import_module("dinle.recognize.load"), "load", load)
+    return asked
+
+
+@pytest.mark.usefixtures("asked")
+def test_hot_words_are_expected(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = room / "words.txt"
+    path.write_text(f"# adlar\n{HOT_WORD}\n", encoding="utf-8")
+    file = str(room / "sesler" / "alt" / "iki.wav")
+    for flags, text in (
+        ((), HEARD),
+        (("--hotwords", f"Trendyol,{HOT_WORD}"), MEANT),
+        (("--hotwords_file", str(path)), MEANT),
+        (("--hotwords", "Trendyol"), HEARD),
+    ):
+        assert run(room, *flags, file) == 0
+        assert capsys.readouterr().out == f"{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--hotwords", " , "), "--hotwords is ' , ' and holds no hot word"),
+        (("--hotwords", "Kars,?!"), "--hotwords: the hot word '?!' holds no letter"),
+        (("--hotwords_file", "/yok"), "--hotwords_file '/yok' cannot be read"),
+    ],
+)
+def test_hot_words_that_are_none_are_wrong_usage(
+    room: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], reason: str
+) -> None:
+    assert run(room, *flags, str(room / "sesler" / "bir.wav")) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_the_language_model_can_be_left_out(room: Path, asked: list[dict[str, Any]]) -> None:
+    for flags in ((), ("--no-language_model",), ("--no-language-model",)):
+        assert run(room, *flags, str(room / "sesler" / "bir.wav")) == 0
+    assert [given["language_model"] for given in asked] == [True, False, False]

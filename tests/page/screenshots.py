@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -16,9 +17,9 @@ WIDE = {"width": 1100, "height": 820}
 PHONE = {"width": 390, "height": 844}
 
 
-def open_with_text(browser: Browser, url: str, *, scheme: str, viewport: dict[str, int], scale: float = 1) -> Page:
+def open_with_text(browser: Browser, url: str, **options: Any) -> Page:
     """A page with the sample's transcript, played for a moment."""
-    page = browser.new_context(color_scheme=scheme, viewport=viewport, device_scale_factor=scale).new_page()
+    page = browser.new_context(**options).new_page()
     page.goto(url)
     page.set_input_files("#file", SAMPLE)
     page.wait_for_selector("#result:not([hidden]) .word")
@@ -35,17 +36,17 @@ def main() -> None:
     chromium = shutil.which("chromium")
     with run_service(port=8000) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS])
-        page = open_with_text(browser, url, scheme="light", viewport=WIDE)
+        page = open_with_text(browser, url, color_scheme="light", viewport=WIDE)
         page.screenshot(path=IMAGES / "page_wide.png", full_page=True)
         page.click("#tab-numbers")
         page.wait_for_selector("#reports canvas")
         page.evaluate("document.querySelector('#reports').scrollIntoView()")
         page.wait_for_timeout(1500)  # until the charts stand
         page.screenshot(path=IMAGES / "page_numbers.png")
-        open_with_text(browser, url, scheme="dark", viewport=WIDE).screenshot(
+        open_with_text(browser, url, color_scheme="dark", viewport=WIDE).screenshot(
             path=IMAGES / "page_dark.png", full_page=True
         )
-        phone = open_with_text(browser, url, scheme="light", viewport=PHONE)
+        phone = open_with_text(browser, url, color_scheme="light", viewport=PHONE)
         phone.screenshot(path=IMAGES / "page_phone.png", full_page=True)
         browser.close()
 

@@ -178,6 +178,27 @@ def test_a_browser_that_takes_only_the_microphones_own_rate_is_heard_at_that(ope
     expect(page.locator("#words button.word")).not_to_have_count(0, timeout=20_000)
 
 
+def test_names_and_digits_are_asked_for_in_a_live_stream_too(open_page: OpenPage) -> None:
+    page = open_page(flags=MICROPHONE)
+    speak(page)
+    wait_until_sent(page, 0.3)
+    assert set(page.evaluate("wire.config")) == {"format", "rate"}
+    page.click("#stop")
+    expect(page.locator("#live")).to_be_hidden(timeout=20_000)
+    page.click("#options summary")
+    page.fill("#hotwords", "Gezdikleri, kandil")
+    page.check("#written")
+    speak(page)
+    wait_for_words(page, 2)
+    expect(page.locator("#hotwords")).to_be_disabled()
+    config = page.evaluate("wire.config")
+    assert (config["hotwords"], config["written"]) == (["Gezdikleri", "kandil"], True)
+    page.click("#stop")
+    expect(page.locator("#words button.word")).not_to_have_count(0, timeout=20_000)
+    expect(page.locator("#hotwords")).to_be_enabled()
+    assert page.is_hidden("#problem")
+
+
 def test_the_level_is_drawn_in_the_colours_of_the_appearance(open_page: OpenPage) -> None:
     page = open_page(flags=MICROPHONE, color_scheme="light", allowed=("willReadFrequently",))
     speak(page)

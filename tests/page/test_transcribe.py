@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 import urllib.request
 import wave
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -293,3 +295,87 @@ def test_the_chosen_model_is_named_unless_it_is_the_default(open_page: OpenPage)
     hear_sample(page)
     assert "model=second" in asked[0].url
     assert "model=" not in asked[1].url
+
+
+SPOKEN = ("yüz", "elli", "lira", "verdim")
+WRITTEN = "() => document.querySelector('#words').textContent.includes('150')"
+
+
+def answer_written(page: Page) -> list[Request]:
+    """Let recordings be answered with numbers, written where that is asked for; the requests, as they come."""
+    requests: list[Request] = []
+    spoken = [
+        {"word": word, "start": n * 0.5, "end": n * 0.5 + 0.4, "confidence": 0.9} for n, word in enumerate(SPOKEN)
+    ]
+    number = {"word": "150 TL", "start": 0.0, "end": 1.4, "confidence": 0.9}
+
+    def answer(route: Route) -> None:
+        requests.append(route.request)
+        details: dict[str, Any] = {"duration": 2.0, "model": "by-hand", "words": spoken}
+        if "written=true" in route.request.url:
+            details |= {"raw_text": " ".join(SPOKEN), "words": [number, spoken[3]]}
+        text = " ".join(word["word"] for word in details["words"])
+        end = {"type": "done", "text": text, "inference_time": 0.5, "details": details}
+        body = make_stream(spoken, end=end)
+        route.fulfill(content_type="text/event-stream; charset=utf-8", body=body)
+
+    page.route(TRANSCRIBE, answer)
+    return requests
+
+
+def test_names_and_digits_are_asked_for_and_kept(open_page: OpenPage) -> None:
+    page = open_page()
+    requests = answer_written(page)
+    hear_sample(page)
+    assert read_words(page) == list(SPOKEN)
+    assert "written" not in requests[0].url
+    assert b'name="hotwords"' not in (requests[0].post_data_buffer or b"")
+    assert not page.is_visible("#hotwords")
+    page.click("#options summary")
+    page.fill("#hotwords", " Trendyol, Iğdır Belediyesi,, ")
+    page.check("#written")
+    hear_sample(page)
+    page.wait_for_function(WRITTEN)
+    assert read_words(page) == ["150 TL", "verdim"]
+    assert page.inner_text("#words") == "150 TL verdim"
+    body = (requests[1].post_data_buffer or b"").decode("utf-8", "replace")
+    assert 'name="hotwords"\r\n\r\nTrendyol,Iğdır Belediyesi\r\n' in body
+    with page.expect_download() as saving:
+        page.click("[data-save=json]")
+    kept = json.loads(Path(saving.value.path()).read_text(encoding="utf-8"))
+    assert (kept["text"], kept["raw_text"]) == ("150 TL verdim", " ".join(SPOKEN))
+    page.reload()
+    assert page.is_visible("#hotwords")  # what is asked for is not hidden
+    assert page.input_value("#hotwords") == " Trendyol, Iğdır Belediyesi,, "
+    assert page.is_checked("#written")
+
+
+@pytest.mark.parametrize(("language", "text"), [("tr", "rakamla yazamıyor"), ("en", "cannot write numbers as digits")])
+def test_a_server_that_cannot_write_digits_says_so_and_goes_on_without(
+    open_page: OpenPage, language: str, text: str
+) -> None:
+    page = open_page(allowed=("400 (Bad Request)",))
+    if language == "en":
+        page.click("#language")
+    page.route(TRANSCRIBE, lambda route: answer_problem(route, 400, "written_unavailable"))
+    page.click("#options summary")
+    page.check("#written")
+    page.click("#sample")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert text in page.inner_text("#problem")
+    page.unroute_all()
+    requests = answer_written(page)
+    page.uncheck("#written")
+    page.click("#problem button")
+    page.wait_for_function(IS_DONE)
+    assert read_words(page) == list(SPOKEN)
+    assert "written" not in requests[0].url
+
+
+def test_a_name_that_fits_nothing_is_told_by_the_server(open_page: OpenPage) -> None:
+    page = open_page(allowed=("400 (Bad Request)",))
+    page.click("#options summary")
+    page.fill("#hotwords", "?!")
+    page.click("#sample")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert page.inner_text("#problem").startswith("Beklenen adlar kullanılamadı")

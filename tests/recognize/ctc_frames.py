@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dinle.recognize.ctc_beam import BeamDecoder, CtcBeamRules
+from dinle.recognize.hot_words import START
 from dinle.recognize.text_scorer import State, TextScorer
 from dinle.recognize.vocabulary import Vocabulary
 from tests.fakes import spell_frames
@@ -33,7 +34,7 @@ class Likes:
     first: dict[str, float]
     others: dict[str, float]
     last: float = 0.0
-    start: State = (0, 0, False)
+    start: State = (0, START, False)
 
     def advance(self, state: State, piece: str) -> tuple[float, State]:
         score, open_ = 0.0, state[2]
@@ -41,7 +42,7 @@ class Likes:
             if letter != " " or open_:
                 score += (self.others if open_ else self.first).get(letter, 0.0)
             open_ = letter != " "
-        return score, (0, 0, open_)
+        return score, (0, START, open_)
 
     def end(self, state: State) -> float:
         return self.last * state[2]

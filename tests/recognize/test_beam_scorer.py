@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinle.recognize.beam import BeamRules, Hypothesis, search_beams, split_characters
-from dinle.recognize.hot_words import HotWords
-from dinle.recognize.text_scorer import FusionWeights, LetterScorer, State, TextScorer
+from dinle.recognize.hot_words import START, HotWords
+from dinle.recognize.text_scorer import USUAL_LOG_PROB, FusionWeights, LetterScorer, State, TextScorer
 from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 from tests.recognize.writers import CHARACTERS, Script, ScriptedWriter, spell_bytes
 
@@ -40,13 +40,13 @@ class Likes:
     table: dict[str, float]
     other: float = 0.0
     last: float = 0.0
-    start: State = (0, 0, False)
+    start: State = (0, START, False)
     read: list[tuple[State, str]] = field(default_factory=list)
 
     def advance(self, state: State, piece: str) -> tuple[float, State]:
         self.read.append((state, piece))
         score = sum(self.table.get(character, self.other) for character in piece)
-        return score, (state[0] + len(piece), 0, bool(piece) or state[2])
+        return score, (state[0] + len(piece), START, bool(piece) or state[2])
 
     def end(self, state: State) -> float:
         return self.last * state[2]
@@ -176,8 +176,8 @@ NAMES = WhisperVocabulary(
 TREND, TREN, YOL, IOL, CAME, LETTER = 2, 3, 4, 5, 6, 7
 
 
-def ask_for(*words: str, boost: float = 1.0) -> LetterScorer:
-    return LetterScorer({}, None, FusionWeights(0.0, 0.0), HotWords(words, boost))
+def ask_for(*words: str, share: float = 0.5, weight: float = 1.0) -> LetterScorer:
+    return LetterScorer({}, None, FusionWeights(0.0, 0.0, weight), HotWords(words, share))
 
 
 def test_a_rarer_word_that_is_asked_for_wins() -> None:
@@ -193,9 +193,10 @@ def test_a_rarer_word_that_is_asked_for_wins() -> None:
     assert NAMES.decode(search(script, None, vocabulary=NAMES)[0].tokens) == "treni"
     (found,) = search(script, ask_for("Trendyol"), vocabulary=NAMES)
     assert NAMES.decode(found.tokens) == "Trendyol geldi"
-    assert found.bonus == pytest.approx(8)
+    assert found.bonus == pytest.approx(math.log(0.5) - 8 * USUAL_LOG_PROB)
     assert found.log_probs == pytest.approx(np.log([0.4, 0.3, 1.0]), abs=1e-4)  # what was heard is told as it was heard
-    assert NAMES.decode(search(script, ask_for("Trendyol", boost=0.01), vocabulary=NAMES)[0].tokens) == "treni"
+    for scorer in (ask_for("Trendyol", share=1e-6), ask_for("Trendyol", weight=0.01)):
+        assert NAMES.decode(search(script, scorer, vocabulary=NAMES)[0].tokens) == "treni"
 
 
 def test_a_word_that_breaks_off_wins_nothing() -> None:
@@ -216,9 +217,9 @@ def test_the_end_of_a_text_is_scored() -> None:
     script = follow({(): {A: 0.6, B: 0.4}})
     assert search(script, NOTHING)[0].tokens == (A,)
     names = WhisperVocabulary(SMALL.tokens, (0, 0), 1)
-    phrase = ask_for("b a", boost=5.0)  # "b" only begins it
+    phrase = ask_for("b a")  # "b" only begins it
     assert search(script, phrase, vocabulary=names)[0].tokens == (A,)
-    assert search(script, ask_for("b", boost=5.0), vocabulary=names)[0].tokens == (B,)
+    assert search(script, ask_for("b"), vocabulary=names)[0].tokens == (B,)
 
 
 PARTS = WhisperVocabulary(
@@ -285,7 +286,7 @@ def test_what_is_believed_does_not_hang_on_the_scorer(
     assert bool(found.tokens) == believed == bool(search(script, None, beam_size=beam_size)[0].tokens)
 
 
-@pytest.mark.parametrize("scorer", [LOVES, FOND_OF_B, ask_for("b", boost=30.0)])
+@pytest.mark.parametrize("scorer", [LOVES, FOND_OF_B, ask_for("b", weight=30.0)])
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
 def test_where_nothing_was_said_a_scorer_invents_nothing(scorer: TextScorer, beam_size: int) -> None:
     script = follow({(): {END: 0.7, A: 0.1, B: 0.2}})

@@ -44,7 +44,7 @@ def read_rare_words(clips: list[Clip]) -> list[str]:
     said = {word for clip in clips for word in normalize_tr(clip.text).split()}
     words = [line.split()[0] for line in FREQUENCIES.read_text("utf-8").splitlines()[30_000:]]
     rare = [word for word in words if len(word) >= 5 and word.isalpha() and word not in said]
-    return np.random.default_rng(0).choice(rare, THOUSAND, replace=False).tolist()
+    return [str(word) for word in np.random.default_rng(0).choice(rare, THOUSAND, replace=False)]
 
 
 @pytest.mark.slow

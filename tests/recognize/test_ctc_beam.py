@@ -124,7 +124,7 @@ def test_hot_words_are_found_where_they_are_nearly_heard() -> None:
     log_probs = spell_text("trendyol dan", vocabulary)
     (place,) = np.flatnonzero(log_probs[:, vocabulary.encode("y")[0]] > -1)
     log_probs[place, vocabulary.encode("y")[0]], log_probs[place, vocabulary.encode("i")[0]] = np.log([0.2, 0.7])
-    hot = LetterScorer({}, None, FusionWeights(0.0, 0.0), HotWords(["Trendyol"], 1.0))
+    hot = LetterScorer({}, None, FusionWeights(0.0, 0.0), HotWords(["Trendyol"], 0.5))
     assert spell(decode(log_probs, vocabulary)) == "trendiol dan"
     assert spell(decode(log_probs, vocabulary, hot)) == "trendyol dan"
 

@@ -110,7 +110,7 @@ def test_a_certain_pause_parts_words(pause: int, probability: float, text: str) 
 
 
 def test_a_scorer_knows_at_a_pause_that_a_word_has_ended() -> None:
-    hot = LetterScorer({}, None, FusionWeights(0.0, 0.0), HotWords(["bb aa"], 1.0))
+    hot = LetterScorer({}, None, FusionWeights(0.0, 0.0), HotWords(["bb aa"], 0.5))
     silence = spell_frames(np.zeros(PAUSE, dtype=np.int64), SMALL, 0.9999)
     log_probs = np.concatenate([spell_text("bb", SMALL), silence, spell_text("ab", SMALL)])
     log_probs[-2] = np.log([0.02, 0.36, 0.6, 0.02])

@@ -118,6 +118,23 @@ def test_what_only_one_side_hears_is_kept_beside_what_the_other_hears() -> None:
     assert spell(stitch_words(before, after, 10.0)) == ["bir", "üç", "iki", "dört"]
 
 
+def test_letters_decide_where_times_would_double_a_word() -> None:
+    """The second hearing is 0.3 s late, longer than a word."""
+    texts = [one + other for one in "abcde" for other in "uıüi"]
+    before, after = (
+        [Word(text, late_s + 8 + 0.25 * i, late_s + 8.2 + 0.25 * i, 1.0) for i, text in enumerate(texts)]
+        for late_s in (0.0, 0.3)
+    )
+    for cut_s in np.arange(8, 13, 0.1).tolist():
+        assert spell(stitch_words(before, after, cut_s)) == texts
+
+
+def test_a_part_of_a_word_at_an_edge_is_not_a_word_beside_it() -> None:
+    before = [Word("bir", 8.0, 8.4, 1.0), Word("mer", 10.80, 10.85, 0.5)]
+    after = [Word("haba", 7.9, 8.1, 0.5), Word("merhaba", 11.1, 11.5, 1.0)]
+    assert spell(stitch_words(before, after, 10.0)) == ["bir", "merhaba"]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [("IŞIK", "ışık"), ("İzmir.", "izmir"), ("Ankara'nın", "ankaranın,"), ("kâğıt", "kağıt"), ("20", "yirmi")],

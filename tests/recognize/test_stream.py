@@ -35,7 +35,7 @@ SOUNDS_LIKE_A_VOICE = {"melody-11"}  # to the detector; see test_segments.py
 
 
 class DraftReader(Recognizer):
-    """Says of each draft what a script says, in words of 0.1 s, and of the final ``son``; counts what it was asked."""
+    """Says of drafts what a script says, then nothing, in words of 0.1 s, and of finals ``son``; counts what it was asked."""
 
     def __init__(self, drafts: Iterable[str]) -> None:
         super().__init__("drafts", SegmentRules())
@@ -46,7 +46,7 @@ class DraftReader(Recognizer):
 
     def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:
         self.asked[draft] += 1
-        texts = next(self.drafts).split() if draft else ["son"]
+        texts = next(self.drafts, "").split() if draft else ["son"]
         start_s = segment.start / SAMPLE_RATE_HZ
         return tuple(Word(text, start_s + 0.1 * i, start_s + 0.1 * (i + 1), 1.0) for i, text in enumerate(texts))
 
@@ -189,6 +189,15 @@ def test_partials_come_at_least_once_in_each_partial_s_of_speech(partial_s: floa
     assert len(told_s) <= 9 / partial_s + 2
 
 
+def test_an_empty_draft_is_tried_again_sooner() -> None:
+    stream = open_stream(DraftReader(["", "", "bir", "bir", *[""] * 9]), StreamRules(partial_s=0.5))
+    told_s = []
+    for number, block in enumerate(join_blocks(make_tone(2.5) + 1, [CHUNK_SAMPLES]), start=1):
+        told_s += [number * CHUNK_S for event in stream.push(block) if isinstance(event, Partial)]
+    gaps = np.diff(told_s)
+    assert gaps[:3] == pytest.approx([0.224, 0.224, 0.48])  # whole chunks within a quarter and a half of a second
+
+
 def test_one_push_gives_one_draft_at_most_and_all_finals() -> None:
     engine = FakeEngine()
     stream = open_stream(CtcRecognizer(engine, engine.vocabulary, name="fake", frame_shift_s=0.02))
@@ -226,9 +235,9 @@ def test_speech_that_goes_on_after_a_pause_is_written_anew() -> None:
 
 
 def test_what_is_written_in_a_pause_is_shown() -> None:
-    stream = open_stream(DraftReader(["", ""]))
+    stream = open_stream(DraftReader(["bir", "iki"]))
     events = [event for block in join_blocks(say(BIR, frames=60, gap=15), [BLOCK]) for event in stream.push(block)]
-    assert [spell(event.words) for event in events if isinstance(event, Partial)] == ["", "", "son"]
+    assert [spell(event.words) for event in events if isinstance(event, Partial)] == ["bir", "iki", "son"]
 
 
 @given(talk=talks, silence_s=st.sampled_from([0.1, 0.3, 0.5, 1.0]), after=short_talks)

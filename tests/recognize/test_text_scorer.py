@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinle.build.ngram import estimate_ngrams, make_levels
-from dinle.recognize.hot_words import HotWords
+from dinle.recognize.hot_words import START, HotWords
 from dinle.recognize.ngram import Ngram
-from dinle.recognize.text_scorer import FusionWeights, LetterScorer, State, fold_piece
+from dinle.recognize.text_scorer import USUAL_LOG_PROB, FusionWeights, LetterScorer, State, fold_piece
 from dinle.text import ALPHABET, normalize_tr
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ KNOWN = [letter for letter in ALPHABET if letter not in "qwx"]  # a model that h
 LETTERS = {letter: token for token, letter in enumerate([*KNOWN, " "])}
 CORPUS = ["ığdır ile izmir ", "zonguldaktan ankaraya ", "kitabı ver ", "şu çözüm günü ", "japon fil hep güç buz "]
 VOCABULARY = len(LETTERS) + 1
-WEIGHTS = FusionWeights(model=0.7, letter=0.4)
+WEIGHTS = FusionWeights(model=0.7, letter=0.4, hot_words=0.9)
+SHARE = 0.2
 
 
 def make_ngram() -> Ngram:
@@ -33,7 +35,7 @@ def make_ngram() -> Ngram:
 
 
 NGRAM = make_ngram()
-HOT = HotWords(["Iğdır", "İzmir Fuarı", "kitap"], 1.5)
+HOT = HotWords(["Iğdır", "İzmir Fuarı", "kitap"], SHARE)
 SCORER = LetterScorer(LETTERS, NGRAM, WEIGHTS, HOT)
 # composed letters only: a mark that is cut off its letter is no letter any more
 written = st.text(st.sampled_from([*ALPHABET, *"IİĞŞÂéß", *"  .,'’-?12½%", "ж", "\n"]), max_size=30)
@@ -49,20 +51,20 @@ def score(scorer: LetterScorer, pieces: Sequence[str]) -> float:
 
 def sum_letters(scorer: LetterScorer, text: str) -> float:
     """The same from the form ``tr`` of the whole text: words and a space after each."""
-    total, hot = 0.0, 0
+    total, hot = 0.0, START
     context = scorer.ngram.start if scorer.ngram is not None else 0
     for letter in "".join(word + " " for word in fold_piece(text).split()):
-        token = scorer.letters.get(letter)
+        token, expected = scorer.letters.get(letter), USUAL_LOG_PROB
         if scorer.ngram is not None:
             if token is None:
                 context = 0
             else:
-                log_prob, context = scorer.ngram.advance(context, token)
-                total += scorer.weights.model * log_prob + scorer.weights.letter
+                expected, context = scorer.ngram.advance(context, token)
+                total += scorer.weights.model * expected + scorer.weights.letter
         if scorer.hot_words is not None:
-            earned, hot = scorer.hot_words.advance(hot, letter)
-            total += earned
-    return total + (scorer.hot_words.end(hot) if scorer.hot_words is not None else 0)
+            earned, hot = scorer.hot_words.advance(hot, letter, expected)
+            total += scorer.weights.hot_words * earned
+    return total
 
 
 def cut(text: str, places: list[int]) -> list[str]:
@@ -141,20 +143,57 @@ def test_a_letter_that_the_model_does_not_have_adds_nothing_and_ends_the_context
     assert added == 0
     assert scorer.advance(state, "l")[0] == pytest.approx(0.7 * NGRAM.advance(0, LETTERS["l"])[0] + 0.4)
     assert scorer.advance(scorer.advance(scorer.start, "fi")[1], "l")[0] > scorer.advance(state, "l")[0]
-    assert score(LetterScorer(LETTERS, NGRAM, WEIGHTS, HotWords(["qx"], 2.0)), ["qx"]) == pytest.approx(
-        score(scorer, ["qx"]) + 4
+    assert score(LetterScorer(LETTERS, NGRAM, WEIGHTS, HotWords(["qx"], SHARE)), ["qx"]) == pytest.approx(
+        score(scorer, ["qx"]) + 0.9 * (math.log(SHARE) - 2 * USUAL_LOG_PROB)
     )
 
 
-@pytest.mark.parametrize(("text", "letters"), [("izmir", 0), ("izmir ", 0), ("izmir fuar", 0), ("izmir fuarı", 11)])
-def test_a_phrase_that_the_end_breaks_off_earns_nothing(text: str, letters: int) -> None:
+def earn_usual(word: str, forms: int, same: int = 1) -> float:
+    """What a hot word adds where no model knows its letters: ``same`` of all forms of the list begin like it."""
+    return WEIGHTS.hot_words * (math.log(SHARE * same / forms) - len(word) * USUAL_LOG_PROB)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("izmir", ""), ("izmir ", ""), ("izmir fuar", ""), ("izmir fuarı", "izmir fuarı")]
+)
+def test_a_phrase_that_the_end_breaks_off_earns_nothing(text: str, word: str) -> None:
     scorer = LetterScorer(LETTERS, None, WEIGHTS, HOT)
-    assert score(scorer, [text]) == pytest.approx(1.5 * letters)
+    assert score(scorer, [text]) == pytest.approx(earn_usual(word, len(HOT.words)) if word else 0)
 
 
 def test_without_a_model_only_hot_words_count() -> None:
     assert score(LetterScorer(LETTERS, None, WEIGHTS), ["izmir"]) == 0
-    assert score(LetterScorer(LETTERS, None, WEIGHTS, HOT), ["Kitabı"]) == pytest.approx(1.5 * 6)
+    assert score(LetterScorer(LETTERS, None, WEIGHTS, HOT), ["Kitabı"]) == pytest.approx(
+        earn_usual("kitabı", len(HOT.words))
+    )
+
+
+def test_a_hot_word_earns_by_how_little_the_model_expects_it() -> None:
+    plain = LetterScorer(LETTERS, NGRAM, WEIGHTS)
+    gains = []
+    for word in ("zonguldaktan", "gazbe"):  # only the first is what the model has read
+        hot = LetterScorer(LETTERS, NGRAM, WEIGHTS, HotWords([word], SHARE))
+        log_prob, context = 0.0, NGRAM.start
+        for letter in word:
+            added, context = NGRAM.advance(context, LETTERS[letter])
+            log_prob += added
+        gains.append((score(hot, [word]) - score(plain, [word])) / WEIGHTS.hot_words)
+        assert gains[-1] == pytest.approx(max(0, math.log(SHARE) - log_prob))
+    assert 0 < gains[0] < gains[1]
+
+
+def test_a_hot_word_that_the_model_expects_adds_nothing() -> None:
+    hot = LetterScorer(LETTERS, NGRAM, WEIGHTS, HotWords(["zonguldaktan"], 1e-6))
+    assert score(hot, ["zonguldaktan"]) == pytest.approx(score(LetterScorer(LETTERS, NGRAM, WEIGHTS), ["zonguldaktan"]))
+
+
+def test_the_weight_of_hot_words_scales_what_they_earn() -> None:
+    once, twice = (
+        score(LetterScorer(LETTERS, None, FusionWeights(0, 0, weight), HOT), ["ığdır"]) for weight in (0.5, 1.0)
+    )
+    assert twice == pytest.approx(2 * once)
+    assert once > 0
+    assert score(LetterScorer(LETTERS, None, FusionWeights(0, 0, 0), HOT), ["ığdır"]) == 0
 
 
 def test_weights_scale_the_model_and_count_the_letters() -> None:

@@ -41,7 +41,8 @@ def write_shifted_bundle(folder: Path, name: str, shift: int) -> None:
     for path in folder.glob("*.onnx"):
         path.write_bytes(path.read_bytes() + b"2\1" + str(shift).encode())  # ONNX's ModelProto.doc_string
     tokens = (BLANK, *LETTERS[shift:], *LETTERS[:shift], SPACE)
-    write_bundle(Bundle(folder, name, "ctc", bundle.files, Vocabulary(tokens, blank=0), frame_shift_s=0.02))
+    vocabulary = Vocabulary(tokens, blank=0)
+    write_bundle(Bundle(folder, name, "ctc", bundle.files, vocabulary, frame_shift_s=0.02, speech_only=False))
 
 
 def shift_text(text: str, shift: int) -> str:

@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 from dinle.recognize.recognizer import CtcRecognizer
 from dinle.serve import live
 from dinle.serve.app import create_app
-from dinle.serve.live import StreamCounter
+from dinle.serve.scheduler import StreamCounter
 from dinle.serve.settings import Settings
 from tests.fakes import FakeEngine, make_tone
 from tests.recognize.hostile_sounds import make_flac_silence

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from dinle.recognize.bundle import BUNDLE_FILE, DEFAULT_BUNDLE, hash_file
+from dinle.errors import BundleCorruptError
+from dinle.recognize.bundle import BUNDLE_FILE, DEFAULT_BUNDLE, hash_file, read_bundle, write_bundle
 from dinle.serve.app import create_app
-from dinle.serve.model_details import read_facts
+from dinle.serve.model_details import describe_language_model, read_facts
 from dinle.serve.settings import Settings
 from tests.fakes import fake_recognizer
 from tests.graphs import write_level_bundle
@@ -40,8 +43,8 @@ def test_the_loaded_default_is_described(client: TestClient, tmp_path: Path) -> 
     del details["files"]
     assert details == {
         "name": "levels", "default": True, "loaded": True, "backend": "onnx_int8", "family": "ctc", "engine": "ctc",
-        "max_seconds": None, "vocabulary": 34, "text_rules": "tr", "provenance": [], "scores": {}, "gate": {},
-        "card_html": None,
+        "max_seconds": None, "vocabulary": 34, "text_rules": "tr", "provenance": [], "language_model": None, "scores": {},
+        "gate": {}, "card_html": None,
     }  # fmt: skip
 
 
@@ -63,6 +66,48 @@ def test_an_unknown_name_is_told_what_there_is(client: TestClient) -> None:
     answer = client.get("/models/nope")
     assert (answer.status_code, answer.json()["code"]) == (404, "model_unknown")
     assert "choose from levels, other" in answer.json()["detail"]
+
+
+LANGUAGE_MODEL: dict[str, Any] = {
+    "file": "lm/letters.safetensors",
+    "letters": "ab ",
+    "model_weight": 0.85,
+    "letter_bonus": 1.2,
+}
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ({}, {"hot_word_weight": 1.0, "hot_words": [], "tuned_on": None}),
+        (
+            {"hot_word_weight": 2.0, "hot_words": ["trendyol"], "tuned_on": {"manifests": ["a.jsonl"], "clips": 7}},
+            {"hot_word_weight": 2.0, "hot_words": ["trendyol"], "tuned_on": {"manifests": ["a.jsonl"], "clips": 7}},
+        ),
+    ],
+)
+def test_the_language_model_is_described_without_being_loaded(
+    client: TestClient, tmp_path: Path, stated: dict[str, Any], told: dict[str, Any]
+) -> None:
+    (tmp_path / "other" / "lm").mkdir()
+    (tmp_path / "other" / "lm" / "letters.safetensors").write_bytes(bytes(123))
+    bundle = read_bundle(tmp_path / "other")
+    written = write_bundle(replace(bundle, language_model=LANGUAGE_MODEL | stated))
+    details = client.get("/models/other").json()
+    known = {name: value for name, value in LANGUAGE_MODEL.items() if name != "letters"}
+    known |= {"bytes": 123, "sha256": hashlib.sha256(bytes(123)).hexdigest()}
+    assert details["language_model"] == known | told
+    assert details["loaded"] is False
+    (tmp_path / "other" / "lm" / "letters.safetensors").unlink()
+    described = describe_language_model(written)
+    assert described is not None
+    assert described.bytes is None
+
+
+def test_a_language_model_that_cannot_be_understood_is_a_damaged_bundle(tmp_path: Path) -> None:
+    bundle = write_level_bundle(tmp_path)
+    with pytest.raises(BundleCorruptError, match="language model of .* cannot be understood"):
+        describe_language_model(replace(bundle, language_model={"file": "lm/letters.safetensors"}))
 
 
 def test_a_graph_that_is_gone_has_no_size(client: TestClient, tmp_path: Path) -> None:
@@ -93,6 +138,7 @@ def test_the_bundled_model_tells_its_origins_and_its_gate() -> None:
     stated = json.loads((folder / BUNDLE_FILE).read_text(encoding="utf-8"))
     assert facts["gate"] == stated["gate"]
     assert [origin.model_dump() for origin in facts["provenance"]] == stated["provenance"]
-    assert {file.file: file.sha256 for file in facts["files"]} == stated["sha256"]
-    assert all(file.bytes > 1_000_000 for file in facts["files"])
+    files = [*facts["files"], facts["language_model"]]
+    assert {file.file: file.sha256 for file in files} == stated["sha256"]
+    assert all(file.bytes > 1_000_000 for file in files)
     assert facts["vocabulary"] == len(stated["vocabulary"]["tokens"])

@@ -40,6 +40,7 @@ LM_RUN_FILE = "run_lm.json"
 USUAL_WEIGHTS = {"ctc": (0.85, 1.2), "whisper": (0.25, 0.25)}
 MIN_HOT_COUNT = 3
 MIN_HOT_LETTERS = 4
+FORMS_PER_STEM = 4  # so many times as many words are looked at: the stem among them stands for its forms
 HOT_BITS_PER_LETTER = 1.0  # a word that the general model finds so much less likely than the field's is the field's own
 
 
@@ -125,7 +126,7 @@ def write_model(
 
     path = bundle.folder / FILE
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(save(pack_levels(levels)))  # type: ignore[arg-type]
+    path.write_bytes(save(pack_levels(levels)))
     weight, bonus = USUAL_WEIGHTS[bundle.engine]
     known = {"model_weight": weight, "letter_bonus": bonus} | dict(bundle.language_model or {})
     language_model = known | {"file": FILE, "letters": LETTERS} | description
@@ -244,12 +245,9 @@ def find_field_words(
         surprise = (_cost(general, word) - _cost(field, word)) / (len(word) + 1) / math.log(2)
         if surprise >= HOT_BITS_PER_LETTER:
             worth[word] = count * surprise
-    ranked = sorted(worth, key=lambda word: (-worth[word], word))
-    chosen: list[str] = []
-    for word in ranked:  # a stem stands for its forms
-        if not any(word.startswith(form) for known in chosen for form in list_forms(known)):
-            chosen.append(word)
-    return chosen[:most]
+    ranked = sorted(worth, key=lambda word: (-worth[word], word))[: FORMS_PER_STEM * most]
+    stems = {form for word in ranked for form in list_forms(word)}
+    return [word for word in ranked if not any(word[:size] in stems for size in range(1, len(word)))][:most]
 
 
 def _cost(model: LanguageModel, word: str) -> float:

@@ -51,8 +51,8 @@ class Bundle:
         word_start_offset_s, word_end_offset_s: what is added to the times at which the model says that a word starts and ends.
         confidence_map: ``slope`` and ``intercept`` from a word's confidence to a calibrated one, and what they were fitted on
             (see :mod:`dinle.recognize.corrections`; ``None``: as it is).
-        language_model: what is known about texts: ``file`` (an n-gram), ``letters``, ``model_weight``, ``letter_bonus``,
-            ``hot_words``, ``hot_word_weight`` and where it is from (see :mod:`dinle.recognize.language_model`; ``None``: nothing).
+        language_model: what is known about texts (``None``: nothing): ``file`` (an n-gram), ``letters``, ``model_weight``,
+            ``letter_bonus``, ``tuned_on``, ``hot_words``, ``hot_word_weight`` (see :mod:`dinle.recognize.language_model`).
         checkpoint: the torch weights to fine-tune from, relative to the folder (``None``: not included).
         sha256: file name to hash.
     """

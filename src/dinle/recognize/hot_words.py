@@ -27,6 +27,7 @@ VOWELS = "aeıioöuü"
 MIN_SOFT_LETTERS = 4  # of one syllable most stay hard (saç, saçı), and short stems would match by chance
 MAX_WORDS = 10_000
 MAX_LETTERS = 100
+MAX_LIST_LETTERS = 200_000  # of all words together: a trie of so many takes about 60 MB
 OUTSIDE = -1  # inside a word that none of the trie begins like
 DEFAULT_SHARE = 0.1  # of ten words one from the list: more, and long lists push their words in (docs/results.md)
 # A place in the trie, by how many nats the path is likelier than without hot words, what is earned for good.
@@ -55,7 +56,7 @@ class HotWords:
         words: the forms that are looked for.
 
     Raises:
-        UsageError: too many, one without letters or too long, a share that is no probability.
+        UsageError: too many, too long together, one without letters or too long, a share that is no probability.
     """
 
     def __init__(self, words: Iterable[str], share: float = DEFAULT_SHARE) -> None:
@@ -64,7 +65,14 @@ class HotWords:
         asked = list(words)
         if len(asked) > MAX_WORDS:
             raise UsageError(f"{len(asked)} hot words are too many; expected at most {MAX_WORDS}")
-        self.words = tuple(dict.fromkeys(form for word in asked for form in list_forms(word)))
+        forms = [list_forms(word) for word in asked]
+        letters = sum(len(first) for first, *_ in forms)
+        if letters > MAX_LIST_LETTERS:
+            raise UsageError(
+                f"the hot words have {letters} letters together; expected at most {MAX_LIST_LETTERS}: "
+                "ask for fewer or shorter ones"
+            )
+        self.words = tuple(dict.fromkeys(form for each in forms for form in each))
         self._log_share = math.log(share)
         self._nodes = [Node()]
         for word in self.words:
@@ -94,21 +102,22 @@ class HotWords:
             return 0.0, START if letter == SPACE else LOST
         node = self._nodes[place]
         child = node.after.get(letter)
-        earned = self._earn(lead)
+        earned = self._earn(lead, kept)
         if child is None:
             return kept - earned, START if letter == SPACE else LOST
         following = self._nodes[child]
         lead += math.log(following.words / node.words) - expected
-        now = self._earn(lead)
+        now = self._earn(lead, kept)
         return now - earned, (child, lead, now if following.whole else kept)
 
     def end(self, state: State) -> float:
         """What the end of a text gives back, in nats: a word that began is not there as a whole."""
         _, lead, kept = state
-        return kept - self._earn(lead)
+        return kept - self._earn(lead, kept)
 
-    def _earn(self, lead: float) -> float:
-        return max(0.0, lead + self._log_share)
+    def _earn(self, lead: float, kept: float) -> float:
+        """What a path has earned: never less than a whole word on it keeps."""
+        return max(kept, lead + self._log_share)
 
 
 def list_forms(word: str) -> list[str]:

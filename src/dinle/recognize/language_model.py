@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dinle.errors import BundleCorruptError
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from dinle.recognize.bundle import Bundle
     from dinle.recognize.text_scorer import TextScorer
-
-KEPT_LISTS = 64
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,17 @@ class LanguageModel:
     share: float = DEFAULT_SHARE
     hot_words: tuple[str, ...] = ()
 
-    def make_scorer(self, hot_words: tuple[str, ...] = ()) -> TextScorer | None:
-        """The scorer of a request with these words besides; ``None`` where there is nothing to score by.
+    @cached_property
+    def scorer(self) -> TextScorer | None:
+        """What texts are scored by; ``None`` where there is nothing to score by.
 
         Raises:
             UsageError: see :class:`dinle.recognize.hot_words.HotWords`.
         """
-        words = (*self.hot_words, *hot_words)
-        if self.ngram is None and not words:
+        if self.ngram is None and not self.hot_words:
             return None
-        trie = make_trie(words, self.share) if words else None
+        trie = HotWords(self.hot_words, self.share) if self.hot_words else None
         return LetterScorer(self.letters, self.ngram, self.weights, trie)
-
-
-@lru_cache(KEPT_LISTS)
-def make_trie(words: tuple[str, ...], share: float) -> HotWords:
-    """The trie of a list of hot words; lists that come again and again are kept."""
-    return HotWords(words, share)
 
 
 def read_language_model(bundle: Bundle) -> LanguageModel:

@@ -88,7 +88,7 @@ class Recognizer(ABC):
         expecting = copy(self)
         known = self.language_model
         expecting.language_model = replace(known, hot_words=(*known.hot_words, *words))
-        expecting.language_model.make_scorer()  # what is wrong with the words is said here
+        _ = expecting.language_model.scorer  # what is wrong with the words is said here
         return expecting
 
     @abstractmethod
@@ -232,7 +232,7 @@ class CtcRecognizer(Recognizer):
 
     def _make_decoder(self) -> GreedyDecoder | BeamDecoder:
         """Greedy where nothing but the sound has a say in the text."""
-        scorer = self.language_model.make_scorer()
+        scorer = self.language_model.scorer
         shift_s, offset_s = self.frame_shift_s, self.frame_offset_s
         if scorer is None:
             return GreedyDecoder(self.vocabulary, frame_shift_s=shift_s, frame_offset_s=offset_s)

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from dinle.recognize.segments import Segment
     from dinle.recognize.transcript import Word
 
-MATCH_S = (
-    0.5  # the start or the end of a word in two hearings differs by less; a word is rarely said twice in this time
-)
+MATCH_S = 0.5  # the start or the end of a word differs by less in two hearings, and few words are said twice in it
 NEAR_S = 0.3  # words that are not farther apart may be two hearings of one: twice the 150 ms by which times are wrong
 DETOUR = 0.1  # seconds of a word that may be cut rather than to go a second away from where the sound was cut
 

@@ -230,7 +230,10 @@ class LiveStream:
     def _choose_open(self, span: range) -> Segment | None:
         """The speech going on, when enough of it is new."""
         new = (span.stop - self._draft.heard) // CHUNK_SAMPLES
-        due = new >= math.floor(self.rules.partial_s / CHUNK_S)  # in whole chunks, or a draft would wait for one more
+        wait_s = self.rules.partial_s
+        if not self._draft.words and self._draft.heard > span.start:
+            wait_s /= 2  # nothing was understood yet: the first word is shown as soon as it can be
+        due = new >= math.floor(wait_s / CHUNK_S)  # in whole chunks, or a draft would wait for one more
         return self._segmenter.open_segment() if due else None
 
     def _choose_expected(self) -> Segment | None:

@@ -116,7 +116,7 @@ class WhisperRecognizer(Recognizer):
             waveforms[row, : len(one.samples)] = one.samples
         sound = self.engine.encode(waveforms, lengths)
         seconds = [len(one.samples) / SAMPLE_RATE_HZ for one in segments]
-        scorer = self.language_model.make_scorer()
+        scorer = self.language_model.scorer
         texts = search_beams(self.engine, self.vocabulary, sound, seconds, beam or self.beam, scorer=scorer)
         for segment, text in zip(segments, texts, strict=True):
             yield self._correct_words(segment, list(self._time_words(segment, text)))

@@ -20,12 +20,12 @@ from dinle.recognize.recognizer import CtcRecognizer, Recognizer
 from dinle.serve import live_openai, live_plain, model_details, openai_api, page, status, transcribe
 from dinle.serve.batching import BatchingEngine, BatchRules
 from dinle.serve.errors import add_error_handlers
-from dinle.serve.live import StreamCounter
 from dinle.serve.logs import AccessMiddleware
 from dinle.serve.metrics import Metrics, watch_event_loop
 from dinle.serve.middleware import REQUEST_ID_HEADER, FaultMiddleware, RequestIdMiddleware, UploadGuardMiddleware
 from dinle.serve.models import ModelStore
-from dinle.serve.scheduler import Scheduler
+from dinle.serve.options import read_server_words
+from dinle.serve.scheduler import Scheduler, StreamCounter
 from dinle.serve.security import KeyGuardMiddleware, SecurityHeadersMiddleware, parse_origins, read_api_keys
 from dinle.serve.service import Service
 from dinle.serve.settings import Settings, read_settings
@@ -56,9 +56,10 @@ def create_app(
         settings: limits and model; by default from the environment.
 
     Raises:
-        UsageError: a setting in the environment does not fit.
+        UsageError: a setting in the environment does not fit, or the server's hot words.
     """
     settings = settings or read_settings()
+    hot_words = read_server_words(settings)
     metrics = Metrics()
     batched = settings.engine_workers * settings.batch_size  # so many windows must be there for full batches
     scheduler = Scheduler(batched, settings.max_queue, slice_s=settings.slice_s, meter=metrics)
@@ -67,7 +68,7 @@ def create_app(
         version=__version__,
         summary="Turkish speech recognition",
         description=DESCRIPTION,
-        lifespan=lambda app: run_service(app, recognizer, settings, scheduler, metrics),
+        lifespan=lambda app: run_service(app, recognizer, settings, scheduler, metrics, hot_words=hot_words),
         generate_unique_id_function=lambda route: route.name,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -88,6 +89,8 @@ async def run_service(
     settings: Settings,
     scheduler: Scheduler,
     metrics: Metrics,
+    *,
+    hot_words: tuple[str, ...],
 ) -> AsyncIterator[None]:
     """The application's life: load and warm up the default model, watch the loop and the bundles, stop the workers.
 
@@ -96,7 +99,7 @@ async def run_service(
     """
     # BLAS threads spin beside the engines' own: ten users got 3.7 answers a second on two cores with them, 5.0 without.
     one_blas_thread = threadpool_limits(limits=1, user_api="blas")
-    models = await asyncio.to_thread(make_store, recognizer, settings, metrics)
+    models = await asyncio.to_thread(make_store, recognizer, settings, metrics, hot_words)
     service = Service(settings, models, scheduler, metrics, StreamCounter(settings.max_streams))
     metrics.read_gauges_from(lambda: scheduler.waiting, lambda: scheduler.running, lambda: service.streams.open)
     async with models.use():  # loaded before the first request is taken
@@ -164,9 +167,12 @@ def add_middlewares(app: FastAPI, settings: Settings, scheduler: Scheduler, metr
 
 
 def make_store(
-    default: Recognizer | Callable[[], Recognizer] | None, settings: Settings, metrics: Metrics
+    default: Recognizer | Callable[[], Recognizer] | None,
+    settings: Settings,
+    metrics: Metrics,
+    hot_words: tuple[str, ...],
 ) -> ModelStore:
-    """The models that the settings name, around the default one where it is given.
+    """The models that the settings name, around the default one where it is given; all expect these words.
 
     Raises:
         BundleError: the bundled model is missing.
@@ -177,9 +183,9 @@ def make_store(
         default if isinstance(default, Recognizer) else default() if default is not None else find_default(settings)
     )
     if isinstance(source, Recognizer):
-        equip_recognizer(source, settings, metrics)
+        source = equip_recognizer(source, settings, metrics, hot_words)
     store = ModelStore(
-        lambda folder: equip_recognizer(load_folder(folder, settings), settings, metrics),
+        lambda folder: equip_recognizer(load_folder(folder, settings), settings, metrics, hot_words),
         source,
         Path(settings.models_dir) if settings.models_dir is not None else None,
         idle_s=settings.model_idle_s,
@@ -206,7 +212,9 @@ def load_default(settings: Settings) -> Recognizer:
 
 def load_folder(folder: Path, settings: Settings) -> Recognizer:
     """The model in a folder, by the settings' engine; raises as :func:`dinle.load`. Blocks for seconds."""
-    return load(folder, backend=settings.backend, threads=settings.engine_threads)
+    return load(
+        folder, backend=settings.backend, threads=settings.engine_threads, language_model=settings.language_model
+    )
 
 
 def note_load(metrics: Metrics, store: ModelStore, name: str, outcome: str) -> None:
@@ -221,8 +229,10 @@ def note_load(metrics: Metrics, store: ModelStore, name: str, outcome: str) -> N
         metrics.show_model(name, family, recognizer.backend or "unknown")
 
 
-def equip_recognizer(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> Recognizer:
-    """Let a CTC model's runs be counted, and shared where that is asked for; run it once on noise.
+def equip_recognizer(
+    recognizer: Recognizer, settings: Settings, metrics: Metrics, hot_words: tuple[str, ...] = ()
+) -> Recognizer:
+    """Let a CTC model's runs be counted, and shared where that is asked for; let it expect words; run it once on noise.
 
     Raises:
         UsageError: batches are asked for, and the model does not take them.
@@ -238,5 +248,7 @@ def equip_recognizer(recognizer: Recognizer, settings: Settings, metrics: Metric
             f"ASR_BATCH_SIZE is {settings.batch_size}, and {recognizer.name} is a Whisper model, which takes one segment "
             "a run; set it to 1"
         )
+    if hot_words:
+        recognizer = recognizer.with_hot_words(hot_words)
     recognizer.warm_up()
     return recognizer

@@ -107,6 +107,20 @@ class ValueRefusedError(DinleError):
         super().__init__(message)
 
 
+class HotWordsRefusedError(ValueRefusedError):
+    """The hot words of a request are too many, too long, or hold no letter."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("hotwords", message)
+
+
+class WrittenUnavailableError(ValueRefusedError):
+    """The written form is asked for, and the server does not have it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("written", f"this server cannot write numbers as digits; leave out 'written', or {reason}")
+
+
 class StreamsBusyError(DinleError):
     """As many live streams as the service takes are open."""
 

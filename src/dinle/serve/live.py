@@ -12,8 +12,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
@@ -23,7 +23,8 @@ from dinle.errors import AudioError, AudioLimitError, EmptyAudioError
 from dinle.recognize.audio import SAMPLE_RATE_HZ
 from dinle.recognize.live_audio import LiveDecoder
 from dinle.recognize.stream import Final, LiveStream, Partial, SpeechStarted, StreamEvent, StreamRules
-from dinle.serve.errors import ERROR_CODE_KEY, REQUEST_ID_KEY, IdleError, Problem, StreamsBusyError, describe_error
+from dinle.serve.errors import ERROR_CODE_KEY, REQUEST_ID_KEY, IdleError, Problem, describe_error
+from dinle.serve.options import Options
 from dinle.serve.scheduler import Outcome
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from dinle.recognize.audio import Waveform
     from dinle.recognize.recognizer import Recognizer
+    from dinle.recognize.written import WrittenForm
     from dinle.serve.service import Service
 
 logger = logging.getLogger(__name__)
@@ -73,11 +75,13 @@ class Setup:
         decoder: makes what turns its bytes into sound.
         model: name of a model (``None``: the default).
         silence_s: silence that ends speech.
+        options: what it asks for besides; the written form is that of finals.
     """
 
     decoder: Callable[[], LiveDecoder]
     model: str | None
     silence_s: float
+    options: Options = field(default_factory=Options)
 
 
 class Dialect(Protocol):
@@ -102,25 +106,6 @@ class Dialect(Protocol):
         """Tell what went wrong; the connection is closed after it."""
 
 
-class StreamCounter:
-    """Counts the open live streams, and refuses more than ``limit``."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.open = 0
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """A place for one stream; raises :class:`StreamsBusyError` when there is none."""
-        if self.open >= self.limit:
-            raise StreamsBusyError(self.limit)
-        self.open += 1
-        try:
-            yield
-        finally:
-            self.open -= 1
-
-
 async def run_dialect(socket: WebSocket, service: Service, dialect: Dialect, subprotocol: str | None) -> None:
     """One connection from its first message to its close. Every error is told in the dialect, then the connection closes."""
     request_id = str(socket.scope.get(REQUEST_ID_KEY, ""))
@@ -130,8 +115,9 @@ async def run_dialect(socket: WebSocket, service: Service, dialect: Dialect, sub
         with service.streams.take():
             async with _limit_idle(service.settings.live_idle_s):
                 setup = await dialect.open(socket, service)
-            async with service.models.use(setup.model) as recognizer:
-                await LiveSession(service, recognizer, setup, dialect, socket).run()
+            async with service.models.use(setup.model) as model:
+                recognizer, form = await setup.options.prepare_aside(model)
+                await LiveSession(service, Ear(recognizer, setup, form), dialect, socket).run()
     except WebSocketDisconnect:
         return
     except Exception as error:  # noqa: BLE001 - the one place where a stream's errors end
@@ -227,10 +213,11 @@ class Ear:
     Args:
         recognizer: hears.
         setup: what the client wants.
+        form: writes the finals, where that is wanted.
     """
 
-    def __init__(self, recognizer: Recognizer, setup: Setup) -> None:
-        self._recognizer = recognizer
+    def __init__(self, recognizer: Recognizer, setup: Setup, form: WrittenForm | None = None) -> None:
+        self._recognizer, self._form = recognizer, form
         self._rules = StreamRules(silence_s=setup.silence_s, partial_s=PARTIAL_S)
         self._stream = LiveStream(recognizer, self._rules)
         self._decoder = setup.decoder()
@@ -302,6 +289,8 @@ class Ear:
         for event in events:
             shifted = shift_event(event, self._first_segment, self._first_sample / SAMPLE_RATE_HZ)
             self._next_segment = shifted.segment + 1
+            if self._form is not None and isinstance(shifted, Final):
+                shifted = replace(shifted, words=self._form.write_words(shifted.words))
             yield shifted, self._find_arrival(_find_end(shifted))
 
     def _find_arrival(self, at_s: float) -> float:
@@ -332,19 +321,16 @@ class LiveSession:
 
     Args:
         service: gives workers, and is told how long finals took.
-        recognizer: hears.
-        setup: what the client wants.
+        ear: hears.
         dialect: how it speaks.
         socket: the connection.
     """
 
-    def __init__(
-        self, service: Service, recognizer: Recognizer, setup: Setup, dialect: Dialect, socket: WebSocket
-    ) -> None:
+    def __init__(self, service: Service, ear: Ear, dialect: Dialect, socket: WebSocket) -> None:
         self._service = service
         self._dialect = dialect
         self._socket = socket
-        self._ear = Ear(recognizer, setup)
+        self._ear = ear
         self._inbox = Inbox()
 
     async def run(self) -> None:

@@ -24,6 +24,7 @@ from dinle.serve.errors import Problem, ProtocolError, ValueRefusedError, descri
 from dinle.serve.live import Command, Setup, run_dialect, send_text
 from dinle.serve.live_plain import PcmRate, parse_message, receive_message
 from dinle.serve.openai_api import check_language
+from dinle.serve.options import Options, read_hot_words
 from dinle.serve.security import choose_subprotocol
 from dinle.serve.service import get_service
 
@@ -52,10 +53,11 @@ class TurnDetection(BaseModel):
 
 
 class TranscriptionChoice(BaseModel):
-    """Which model hears, and which language."""
+    """Which model hears, which language, and what is to be expected."""
 
     model: str | None = None
     language: str | None = None
+    prompt: str | None = Field(default=None, exclude_if=lambda prompt: prompt is None)
 
 
 class AudioInput(BaseModel):
@@ -141,7 +143,8 @@ class OpenAIDialect:
         # Without turns the pauses part what is heard all the same, and the parts are joined.
         silence_s = turns.silence_duration_ms / 1000 if turns is not None else service.settings.live_silence_s
         silence_s = min(MAX_SILENCE_S, max(MIN_SILENCE_S, silence_s))
-        return Setup(partial(make_decoder, self._input.format), choice.model, silence_s)
+        options = Options(read_hot_words(prompt=choice.prompt or ""))
+        return Setup(partial(make_decoder, self._input.format), choice.model, silence_s, options)
 
     async def _update(self, socket: WebSocket, service: Service, event: ClientEvent, session: Session) -> None:
         """Change what the update names; the rest stays as it is."""

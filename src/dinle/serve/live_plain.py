@@ -15,6 +15,7 @@ from dinle.recognize.live_audio import PcmDecoder, PushDecoder
 from dinle.recognize.stream import Final, SpeechStarted, StreamEvent
 from dinle.serve.errors import REQUEST_ID_KEY, ProtocolError
 from dinle.serve.live import MAX_PIECE_S, Command, Setup, run_dialect, send_text
+from dinle.serve.options import Options, read_hot_words
 from dinle.serve.security import choose_subprotocol
 from dinle.serve.service import get_service
 from dinle.serve.transcribe import TimedWord, time_words
@@ -49,6 +50,8 @@ class StreamConfig(BaseModel):
         default=None, ge=0.1, le=5, description="seconds of silence that end speech (default: ASR_LIVE_SILENCE_S)"
     )
     partials: bool = Field(default=True, description="send partial texts")
+    hotwords: list[str] = Field(default=[], description="names and terms to be expected, at most 1000")
+    written: bool = Field(default=False, description="write numbers in finals as people do")
 
 
 class StreamCommand(BaseModel):
@@ -116,14 +119,20 @@ class PlainDialect:
         self._ready = Ready(model="", silence=0)
 
     async def open(self, socket: WebSocket, service: Service) -> Setup:
-        """Read the configuration."""
+        """Read the configuration.
+
+        Raises:
+            ProtocolError: it does not fit.
+            HotWordsRefusedError: too many hot words, or too long ones.
+        """
         config = parse_message(StreamConfig, await receive_text(socket))
         self._partials = config.partials
         silence_s = config.silence if config.silence is not None else service.settings.live_silence_s
         self._ready = Ready(model=service.models.find(config.model), silence=silence_s)
         # A stream may go on for hours: only what bounds each of its pieces holds.
         limits = replace(service.limits, max_bytes=None, max_seconds=None, max_decode_s=None)
-        return Setup(partial(make_decoder, config, limits), config.model, silence_s)
+        options = Options(read_hot_words(*config.hotwords), config.written)
+        return Setup(partial(make_decoder, config, limits), config.model, silence_s, options)
 
     async def start(self, socket: WebSocket) -> None:
         """``ready``."""

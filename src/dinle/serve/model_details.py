@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 from pydantic.config import JsonDict  # noqa: TC002 - pydantic evaluates it
 
+from dinle.errors import BundleCorruptError
 from dinle.recognize.bundle import BUNDLE_FILE, read_bundle
 from dinle.serve.answers import TRANSCRIBE_ERRORS
 from dinle.serve.errors import ErrorBody
@@ -42,6 +43,21 @@ class Provenance(BaseModel):
     licence: str
 
 
+class LanguageModelFacts(BaseModel):
+    """The letter n-gram that has a say in which texts are written."""
+
+    file: str
+    bytes: int | None = Field(description="its size; null where the file is gone")
+    sha256: str = Field(description="as `bundle.json` states it; compared when the model is loaded")
+    model_weight: float = Field(description="factor of its log-probabilities beside what is heard")
+    letter_bonus: float = Field(description="nats for every letter and space")
+    hot_word_weight: float = Field(description="factor of what hot words earn")
+    hot_words: list[str] = Field(description="words that the bundle always expects")
+    tuned_on: dict[str, Any] | None = Field(
+        description="clips that the weights were chosen on; null: the usual weights"
+    )
+
+
 EXAMPLE: JsonDict = {
     "name": "dinle-base-tr",
     "default": True,
@@ -68,6 +84,16 @@ EXAMPLE: JsonDict = {
             "licence": "MIT",
         }
     ],
+    "language_model": {
+        "file": "lm/letters.safetensors",
+        "bytes": 5_601_928,
+        "sha256": "fbf0241d5b667ca0896e2341a39ec5acc2edef3dddd5177a1a2c5483df5fdb71",
+        "model_weight": 0.25,
+        "letter_bonus": 0.25,
+        "hot_word_weight": 1.0,
+        "hot_words": [],
+        "tuned_on": {"manifests": ["data/tuning/manifest.jsonl"], "clips": 100},
+    },
     "scores": {},
     "gate": {"int8": {"status": "passed", "wer_loss": 0.019563}},
     "card_html": "<h3>dinle-base-tr</h3>\n<p>The default model of dinle ...</p>\n",
@@ -88,6 +114,9 @@ class ModelDetails(BaseModel):
     vocabulary: int | None = Field(default=None, description="number of tokens")
     text_rules: str | None = Field(default=None, description="the normaliser that its labels went through")
     provenance: list[Provenance] | None = None
+    language_model: LanguageModelFacts | None = Field(
+        default=None, description="null where the bundle has none; `ASR_LANGUAGE_MODEL` says whether it is used"
+    )
     scores: dict[str, Any] | None = Field(default=None, description="measured quality, by data set")
     gate: dict[str, Any] | None = Field(
         default=None, description="the quality gate's verdicts and figures, by precision"
@@ -150,6 +179,7 @@ def read_facts(recognizer: Recognizer | None, folder: Folder | None) -> dict[str
             Provenance(**{name: str(entry.get(name, "")) for name in Provenance.model_fields})
             for entry in bundle.provenance
         ],
+        "language_model": describe_language_model(bundle),
         "scores": dict(bundle.scores),
         "gate": dict(bundle.gate),
         "card_html": read_card(bundle.folder),
@@ -163,6 +193,30 @@ def list_files(bundle: Bundle) -> list[ModelFile]:
         for precision, names in bundle.files.items()
         for name in names
     ]
+
+
+def describe_language_model(bundle: Bundle) -> LanguageModelFacts | None:
+    """What ``bundle.json`` says of its language model, with the file's size; ``None`` where it has none.
+
+    Raises:
+        BundleCorruptError: a field is missing, or is no number.
+    """
+    stated = bundle.language_model
+    if stated is None:
+        return None
+    try:
+        return LanguageModelFacts(
+            file=stated["file"],
+            bytes=measure_size(bundle.folder / stated["file"]),
+            sha256=bundle.sha256[stated["file"]],
+            model_weight=stated["model_weight"],
+            letter_bonus=stated["letter_bonus"],
+            hot_word_weight=stated.get("hot_word_weight", 1.0),
+            hot_words=list(stated.get("hot_words", ())),
+            tuned_on=stated.get("tuned_on"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleCorruptError(f"the language model of {bundle.folder} cannot be understood: {error!r}") from error
 
 
 def measure_size(path: Folder) -> int | None:

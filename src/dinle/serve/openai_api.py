@@ -23,6 +23,7 @@ from dinle.serve.openai_answers import (
     make_transcription,
     make_verbose,
 )
+from dinle.serve.options import Options, read_hot_words
 from dinle.serve.service import BEGUN, Service, get_service
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ class TranscriptionForm(BaseModel):
         examples=["whisper-1"],
     )
     language: str = Field(default="", description="`tr`: dinle hears Turkish alone", examples=["tr"])
-    prompt: str = Field(default="", description="accepted; it has no effect")
+    prompt: str = Field(
+        default="",
+        description="its names and terms are expected: pieces of up to three words, and capitalised words of longer ones",
+        examples=["Trendyol, Iğdır Belediyesi"],
+    )
     response_format: ResponseFormat = Field(default="json", description="the form of the answer")
     temperature: float = Field(default=0.0, ge=0, le=1, description="accepted; the search is not random")
     timestamp_granularities: list[Granularity] = Field(
@@ -56,6 +61,23 @@ class TranscriptionForm(BaseModel):
         description="which times `verbose_json` holds",
     )
     stream: bool = Field(default=False, description="send the text as server-sent events while it is found")
+    hotwords: str = Field(
+        default="",
+        description="dinle's own: names and terms to be expected, parted by commas or line breaks, at most 1000",
+        examples=["Trendyol, Iğdır Belediyesi"],
+    )
+    written: bool = Field(
+        default=False,
+        description="dinle's own: write numbers, dates and money as people do (`150 TL`); deltas stay as heard",
+    )
+
+    def read_options(self) -> Options:
+        """What is asked for besides the text.
+
+        Raises:
+            HotWordsRefusedError: too many hot words, or too long ones.
+        """
+        return Options(read_hot_words(self.hotwords, prompt=self.prompt), self.written)
 
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -97,9 +119,11 @@ async def create_transcription(
     ```
     """
     check_language(form.language)
+    options = form.read_options()
     if form.stream:
-        return await answer_events(request, stream_events(service.stream(request, form.file.file, form.model)))
-    return write_answer(await service.transcribe(request, form.file.file, form.model), form)
+        pieces = service.stream(request, form.file.file, form.model, options)
+        return await answer_events(request, stream_events(pieces))
+    return write_answer(await service.transcribe(request, form.file.file, form.model, options), form)
 
 
 def check_language(language: str) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from dinle.serve.errors import ClientGoneError, DeadlineError, ServiceBusyError
+from dinle.serve.errors import ClientGoneError, DeadlineError, ServiceBusyError, StreamsBusyError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Iterator
@@ -317,3 +317,22 @@ async def _wait_for_item(items: asyncio.Queue[Item], done: asyncio.Future[Any], 
         if not done.done():
             raise DeadlineError
     return None if items.empty() else items.get_nowait()
+
+
+class StreamCounter:
+    """Counts the open live streams, and refuses more than ``limit``."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """A place for one stream; raises :class:`StreamsBusyError` when there is none."""
+        if self.open >= self.limit:
+            raise StreamsBusyError(self.limit)
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1

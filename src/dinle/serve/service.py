@@ -14,11 +14,11 @@ from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI evaluates
 from dinle.recognize.audio import SAMPLE_RATE_HZ, AudioLimits, scan_audio, stream_audio
 from dinle.recognize.recognizer import Piece
 from dinle.recognize.transcript import Transcript, Word
-from dinle.serve.live import StreamCounter
 from dinle.serve.logs import add_notes, log_transcript
 from dinle.serve.metrics import Metrics
 from dinle.serve.models import ModelStore
-from dinle.serve.scheduler import Outcome, Scheduler
+from dinle.serve.options import Options, write_steps
+from dinle.serve.scheduler import Outcome, Scheduler, StreamCounter
 from dinle.serve.settings import Settings
 from dinle.serve.tracing import capture_context, record_step
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # A recording up to this long is decoded into memory (4 MB); a longer one is decoded twice: to be judged, then to be heard.
 HOLD_S = 60.0
+NO_OPTIONS = Options()
 # Given before the first piece: the recording has been accepted as a whole, and a worker begins to hear it.
 BEGUN = Piece((), 0)
 
@@ -57,36 +58,41 @@ class Service:
             max_decode_s=self.settings.max_decode_s,
         )
 
-    async def transcribe(self, request: Request, file: BinaryIO, model: str | None = None) -> Transcript:
+    async def transcribe(
+        self, request: Request, file: BinaryIO, model: str | None = None, options: Options = NO_OPTIONS
+    ) -> Transcript:
         """The transcript of one recording; its ``inference_s`` counts the work, not the waiting.
 
         Args:
             request: watched: who hangs up frees the place. Its body must have been read.
             file: the encoded recording.
             model: name of a model (``None``: the default).
+            options: what is asked for besides.
 
         Raises:
+            HotWordsRefusedError, WrittenUnavailableError: see :meth:`dinle.serve.options.Options.prepare`.
             AudioError: see :func:`dinle.recognize.audio.decode_audio`.
             ServiceBusyError, ClientGoneError, DeadlineError: see :meth:`dinle.serve.scheduler.Scheduler.run`.
             ModelUnknownError, BundleError: see :meth:`dinle.serve.models.ModelStore.use`.
         """
         async with self.models.use(model) as recognizer:
             outcome = await self.scheduler.run(
-                transcribe_steps(recognizer, file, self.limits),
+                transcribe_steps(recognizer, file, self.limits, options),
                 partial(wait_until_gone, request),
                 deadline_s=self.settings.deadline_s,
             )
         return self._account(outcome, request)
 
     async def stream(
-        self, request: Request, file: BinaryIO, model: str | None = None
+        self, request: Request, file: BinaryIO, model: str | None = None, options: Options = NO_OPTIONS
     ) -> AsyncGenerator[Piece | Transcript, None]:
         """:data:`BEGUN`, the pieces of a recording as they become certain, and its transcript last.
 
-        Errors are those of :meth:`transcribe`. Who leaves closes the generator.
+        The words of the pieces are as they were recognised; the written form is that of the transcript alone. Errors are those
+        of :meth:`transcribe`. Who leaves closes the generator.
         """
         async with self.models.use(model) as recognizer:
-            steps = transcribe_steps(recognizer, file, self.limits)
+            steps = transcribe_steps(recognizer, file, self.limits, options)
             async with aclosing(self.scheduler.stream(steps, deadline_s=self.settings.deadline_s)) as items:
                 async for item in items:
                     if isinstance(item, Outcome):
@@ -119,7 +125,7 @@ def get_service(connection: HTTPConnection) -> Service:
 
 
 def transcribe_steps(
-    recognizer: Recognizer, file: BinaryIO, limits: AudioLimits
+    recognizer: Recognizer, file: BinaryIO, limits: AudioLimits, options: Options = NO_OPTIONS
 ) -> Generator[Piece | None, None, Transcript]:
     """Transcribe one recording step by step; yields nothing while it decodes, then :data:`BEGUN` and what becomes certain.
 
@@ -127,8 +133,10 @@ def transcribe_steps(
     inference.
 
     Raises:
+        HotWordsRefusedError, WrittenUnavailableError: see :meth:`dinle.serve.options.Options.prepare`.
         AudioError: see :func:`dinle.recognize.audio.decode_audio`.
     """
+    recognizer, form = options.prepare(recognizer)
     held: list[Waveform] = []
     samples = 0
     blocks = stream_audio(file, limits)
@@ -149,13 +157,14 @@ def transcribe_steps(
         words += piece.words
         samples = piece.samples
         yield piece
-    return Transcript(
+    transcript = Transcript(
         text=" ".join(word.text for word in words),
         words=tuple(words),
         duration_s=samples / SAMPLE_RATE_HZ,
         inference_s=time.perf_counter() - started,
         model=recognizer.name,
     )
+    return transcript if form is None else (yield from write_steps(form, transcript))
 
 
 async def wait_until_gone(request: Request) -> None:

@@ -44,6 +44,16 @@ class Settings(BaseSettings):
         default=5.0, ge=0, description="how often bundles are looked at for a change, which is then loaded; 0: never"
     )
 
+    language_model: bool = Field(
+        default=True, description="let a bundle's language model have a say in the text, where it has one"
+    )
+    hotwords: str | None = Field(
+        default=None, description="names and terms, parted by commas, that every request expects (default: none)"
+    )
+    hotwords_file: str | None = Field(
+        default=None, description="file with more of them, one a line; # begins a comment"
+    )
+
     # Who runs when. Defaults chosen by measurement: docs/serving.md.
     workers: int | None = Field(
         default=None, ge=1, le=256, description="inferences that run side by side (default: one for each core)"

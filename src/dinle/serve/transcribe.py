@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, File, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import StreamingResponse  # noqa: TC002 - FastAPI evaluates it
 from pydantic import BaseModel, Field
 
@@ -13,6 +13,7 @@ from dinle.recognize.audio import SAMPLE_RATE_HZ
 from dinle.recognize.transcript import Transcript
 from dinle.serve.answers import TRANSCRIBE_ERRORS
 from dinle.serve.events import answer_events, write_event
+from dinle.serve.options import Options, read_hot_words
 from dinle.serve.service import BEGUN, Service, get_service
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from dinle.recognize.transcript import Word
 
 router = APIRouter(tags=["transcribe"])
+
+HOT_WORDS = "names and terms to be expected, parted by commas or line breaks, at most 1000 in query and form together"
+EXPECTED = "Trendyol, Iğdır Belediyesi"
 
 
 class TimedWord(BaseModel):
@@ -38,6 +42,7 @@ class Details(BaseModel):
 
     duration: float = Field(description="seconds of sound")
     model: str = Field(description="name of the model that heard it")
+    raw_text: str | None = Field(default=None, description="the text as it was recognised, only with `written=true`")
     words: list[TimedWord]
 
 
@@ -58,7 +63,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "The text; with `stream=true` events, one JSON object a `data:` line. `started`: the recording is "
         "accepted and being heard. `words`: those that became certain, perhaps none, and the seconds of sound that are "
         "done (`heard`). Last comes `done` with the fields of the plain answer, `details` always, or `error` with "
-        "`detail`, `code` and `request_id`.",
+        "`detail`, `code` and `request_id`. With `written=true` `done` alone is written; `words` are as they were recognised.",
         "content": {
             "text/event-stream": {
                 "schema": {"type": "string"},
@@ -95,6 +100,12 @@ async def transcribe(
         str | None, Query(description="name of a model, see `/v1/models` (default: the default model)", examples=[None])
     ] = None,
     stream: Annotated[bool, Query(description="send the words as server-sent events while they are found")] = False,
+    hotwords: Annotated[str, Query(description=HOT_WORDS, examples=[EXPECTED])] = "",
+    hotwords_field: Annotated[str, Form(alias="hotwords", description=HOT_WORDS, examples=[EXPECTED])] = "",
+    written: Annotated[
+        bool,
+        Query(description="write numbers, dates, times and money as people do (`150 TL`); needs the extra `itn`"),
+    ] = False,
 ) -> TranscribeAnswer | StreamingResponse:
     """Turn one Turkish recording into text.
 
@@ -102,9 +113,10 @@ async def transcribe(
     curl -F file=@speech.wav http://127.0.0.1:8000/transcribe
     ```
     """
+    options = Options(read_hot_words(hotwords, hotwords_field), written)
     if stream:
-        return await answer_events(request, stream_events(service.stream(request, file.file, model)))
-    return make_answer(await service.transcribe(request, file.file, model), details=details)
+        return await answer_events(request, stream_events(service.stream(request, file.file, model, options)))
+    return make_answer(await service.transcribe(request, file.file, model, options), details=details)
 
 
 def make_answer(transcript: Transcript, *, details: bool) -> TranscribeAnswer:
@@ -122,7 +134,7 @@ async def stream_events(items: AsyncGenerator[Piece | Transcript, None]) -> Asyn
     async with aclosing(items):
         async for item in items:
             if isinstance(item, Transcript):
-                yield write_event({"type": "done"} | make_answer(item, details=True).model_dump())
+                yield write_event({"type": "done"} | make_answer(item, details=True).model_dump(exclude_none=True))
             elif item is BEGUN:
                 yield write_event({"type": "started"})
             elif item.words or item.samples / SAMPLE_RATE_HZ > heard_s:
@@ -136,6 +148,7 @@ def tell_details(transcript: Transcript) -> Details:
     return Details(
         duration=round(transcript.duration_s, 3),
         model=transcript.model,
+        raw_text=transcript.raw_text,
         words=time_words(transcript.words),
     )
 

@@ -28,11 +28,12 @@ export function toVtt(words) {
 
 /**
  * One line of JSON; seconds rounded to milliseconds, null where a value is not known.
- * @param {{text: string, words: object[], duration: number, inferenceTime?: number, model: string}} result
+ * @param {{text: string, rawText?: string, words: object[], duration: number, inferenceTime?: number, model: string}} result
  */
-export function toJson({ text, words, duration, inferenceTime, model }) {
+export function toJson({ text, rawText, words, duration, inferenceTime, model }) {
   return JSON.stringify({
     text,
+    raw_text: rawText, // left out where there is none
     words: words.map(({ word, start, end, confidence }) => ({
       text: word,
       start_s: round(start, 3),

@@ -5,13 +5,14 @@ import { LevelMeter } from "./level.js";
 import { LiveText } from "./live_text.js";
 import { openMicrophone } from "./microphone.js";
 import { chosenModel } from "./model_choice.js";
+import { chosenOptions } from "./options.js";
 import { Recording } from "./recording.js";
 import { Stream } from "./stream.js";
 import { clearProblem, showProblem, showResult } from "./transcribe.js";
 
 const SILENT_S = 3; // so long even a quiet room is not silent to a microphone that works
 const OFFERED_S = 1; // a failed recording that is shorter holds nothing worth saving
-const OTHERS = ["record", "pick", "sample", "file", "model"]; // what may not be used meanwhile
+const OTHERS = ["record", "pick", "sample", "file", "model", "hotwords", "written"]; // what may not be used meanwhile
 
 const byId = (id) => document.getElementById(id);
 let meter;
@@ -100,7 +101,10 @@ class Session {
     }
     this.#microphone = microphone;
     this.recording = new Recording(microphone.rateHz);
+    const { hotwords, written } = chosenOptions();
     const config = { format: "pcm16", rate: microphone.rateHz, model: chosenModel() || undefined };
+    if (hotwords.length) config.hotwords = hotwords;
+    if (written) config.written = true;
     this.#stream = new Stream(config, (event) => this.#take(event), this.#askForKey);
     showNote("live.speak");
     return true;

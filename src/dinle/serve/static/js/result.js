@@ -53,7 +53,14 @@ export function growResult(heard, words) {
   byId("result").hidden = false;
 }
 
-/** End a result with what is known of it: {text, duration, inferenceTime?, model}. */
+/** Put other words in the place of those that came: the same, as they are written. */
+export function rewriteResult(words) {
+  result.words = [...words];
+  clearWords();
+  appendWords(words);
+}
+
+/** End a result with what is known of it: {text, rawText?, duration, inferenceTime?, model}. */
 export function endResult(known) {
   Object.assign(result, known, { state: "done" });
   showHeard(result.duration, result.words);

@@ -20,7 +20,7 @@ export class Stream {
   #timer;
 
   /**
-   * @param config the first message: {format, rate, model}
+   * @param config the first message: {format, rate, model, hotwords, written}
    * @param onEvent called with each event of the service
    * @param askForKey asks the visitor for the API key, where the service wants one
    */

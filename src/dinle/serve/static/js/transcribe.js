@@ -2,9 +2,10 @@
 import { ApiError, authHeaders, readError } from "./api.js";
 import { formatNumber, onLanguage, t } from "./i18n.js";
 import { chosenModel, fillModels, startModelChoice } from "./model_choice.js";
+import { chosenOptions, startOptions } from "./options.js";
 import { getDuration } from "./player.js";
 import { clearProblem, showProblem, startProblem } from "./problem.js";
-import { beginResult, breakResult, endResult, growResult, joinWords, startResult } from "./result.js";
+import { beginResult, breakResult, endResult, growResult, joinWords, rewriteResult, startResult } from "./result.js";
 import { sendRecording } from "./upload.js";
 
 const SAMPLE = "static/sample.wav";
@@ -24,6 +25,7 @@ export function startTranscribe(frame) {
   startProblem();
   startResult();
   startModelChoice();
+  startOptions();
   startInputs();
   startDrop();
   byId("cancel").addEventListener("click", cancel);
@@ -122,9 +124,11 @@ async function hear(file, signal) {
   };
   watcher.onUpload(0);
   try {
-    const answer = await sendRecording(file, { name: file.name, model: chosenModel(), signal, watcher });
-    const { duration, model } = answer.details;
-    endResult({ text: answer.text, inferenceTime: answer.inference_time, duration, model });
+    const options = chosenOptions();
+    const answer = await sendRecording(file, { name: file.name, model: chosenModel(), options, signal, watcher });
+    const { duration, model, words, raw_text: rawText } = answer.details;
+    if (options.written) rewriteResult(words);
+    endResult({ text: answer.text, rawText, inferenceTime: answer.inference_time, duration, model });
   } catch (error) {
     if (!signal.aborted) breakResult();
     throw error;

@@ -14,9 +14,10 @@ const DATA = "data: ";
  * It fails with an ApiError (refused; "unreachable"; "interrupted" where the connection broke after it had begun),
  * or with the signal's reason once that is aborted.
  * @param {Blob} file
- * @param {{name: string, model: string, signal: AbortSignal, watcher: Watcher}} options model "" is the server's default
+ * @param {{name: string, model: string, options: {hotwords: string[], written: boolean}, signal: AbortSignal,
+ *   watcher: Watcher}} how model "" is the server's default
  */
-export function sendRecording(file, { name, model, signal, watcher }) {
+export function sendRecording(file, { name, model, options, signal, watcher }) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const request = new XMLHttpRequest(); // fetch tells nothing of an upload's progress
@@ -45,17 +46,20 @@ export function sendRecording(file, { name, model, signal, watcher }) {
       reject(signal.reason);
       request.abort();
     });
-    request.open("POST", makeAddress(model));
+    request.open("POST", makeAddress(model, options.written));
     for (const [header, value] of Object.entries(authHeaders())) request.setRequestHeader(header, value);
     const form = new FormData();
+    // Not in the address: names may be many, and addresses are written down on the way.
+    if (options.hotwords.length) form.append("hotwords", options.hotwords.join(","));
     form.append("file", file, name);
     request.send(form);
   });
 }
 
-function makeAddress(model) {
+function makeAddress(model, written) {
   const query = new URLSearchParams({ stream: "true", details: "true" });
   if (model) query.set("model", model);
+  if (written) query.set("written", "true");
   return `transcribe?${query}`;
 }
 
