@@ -74,8 +74,8 @@ def test_changes_are_counted_near_cuts_and_elsewhere() -> None:
     assert elsewhere == {"words": 5, "lost": 1, "added": 1, "doubled": 0}
 
 
-def test_trimming_leaves_the_sound_and_says_what_it_took() -> None:
+def test_trimming_leaves_the_sound() -> None:
     sound = np.concatenate([np.zeros(8_000), np.full(1_000, 0.5), np.zeros(4_000)]).astype(np.float32)
-    trimmed, first = trim_silence(sound)
-    assert (first, len(trimmed)) == (8_000 - 480, 1_000 + 960 - 1)
+    trimmed = trim_silence(sound)
+    assert len(trimmed) == 480 + 1_000 + 480 - 1
     assert trimmed.sum() == sound.sum()

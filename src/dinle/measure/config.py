@@ -104,7 +104,8 @@ class BenchmarkConfig:
     manifest: Annotated[Path | None, "clips with references, to measure what a precision loses in WER"] = None
     split: Annotated[str | None, "only this split of the manifest"] = None
     language_model: Annotated[
-        bool, "let the bundle's language model have a say in the text; PyTorch and peers have none, so engines compare without"
+        bool,
+        "let the bundle's language model have a say in the text; PyTorch and peers have none, so engines compare without",
     ] = False
     max_wer_loss: Annotated[float, "loss of WER up to which a precision may be chosen (0.01 is one point)"] = 0.01
     write_choice: Annotated[bool, "write the best choice for this processor into the bundle, for backend auto"] = True
