@@ -54,9 +54,9 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright(chromium: str) -> Iterator[Playwright]:
-    """Playwright's driver."""
+    """Playwright's driver. Not for the whole run: it keeps an event loop in this thread, beside which asyncio.run cannot be."""
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: the page is not tested")
     with api.sync_playwright() as running:
         yield running
@@ -69,7 +69,7 @@ def server(chromium: str) -> Iterator[str]:
         yield f"{service.url}/"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browsers(playwright: Playwright, chromium: str) -> Iterator[dict[tuple[str, ...], Browser]]:
     """The browsers that run, by their additional flags."""
     running: dict[tuple[str, ...], Browser] = {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 ROOT = 0  # the state without a context
-CACHED = 1_000_000  # answers that are remembered, about 100 MB; then they are forgotten and found anew
+CACHED = 100_000  # answers that are remembered, about 25 MB; then they are forgotten and found anew
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 OVERLAP_S = 2.0  # where speech must be cut: a few words, so that both sides have some in common
+# Of several sentences heard at once the bundled model skips some: joined up to 15 s, sentences with pauses had 47 % WER, up to
+# 5 s 29 %, at nearly the same speed. See docs/long-recordings.md.
+TARGET_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,11 @@ class WhisperRecognizer(Recognizer):
         batch_size: int = 1,
     ) -> None:
         super().__init__(name, SegmentRules.up_to(window.max_s - window.tail_s))
-        self.long_segments = replace(self.segments, overlap_s=min(OVERLAP_S, self.segments.max_s / 8))
+        self.long_segments = replace(
+            self.segments,
+            target_s=min(TARGET_S, self.segments.target_s),
+            overlap_s=min(OVERLAP_S, self.segments.max_s / 8),
+        )
         self.engine = engine
         self.vocabulary = vocabulary
         self.window = window
