@@ -45,9 +45,9 @@ serve: $(READY)
 bench: $(READY)
 	$(BIN)/dinle export --checkpoint_dir models/dinle-ctc-tr/checkpoint --onnx_dir build-out/dinle-ctc-tr
 	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model build-out/dinle-ctc-tr --backend onnx \
-		--output_dir artifacts/evaluation_fp32
+		--no-language_model --output_dir artifacts/evaluation_fp32
 	$(BIN)/dinle evaluate --manifest data/mini/manifest.jsonl --model models/dinle-ctc-tr \
-		--output_dir artifacts/evaluation_int8
+		--no-language_model --output_dir artifacts/evaluation_int8
 	$(BIN)/dinle compare artifacts/evaluation_fp32 artifacts/evaluation_int8 --output_dir artifacts/int8_against_fp32
 	$(BIN)/dinle quantize --bundle_dir build-out/dinle-ctc-tr --preset qdq
 	$(BIN)/dinle quantize --bundle_dir build-out/dinle-ctc-tr --preset int4
