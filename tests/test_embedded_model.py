@@ -289,8 +289,12 @@ def check_bundles(bundles: tuple[Path, Path]) -> None:
     assert dict(whisper.provenance[0]) == {
         "what": "weights", "name": "whisper-start", "source": "whisper-start", "licence": "MIT"
     }  # fmt: skip
-    sources = {entry["name"].partition(" ")[0] for entry in whisper.provenance[1:]}
-    assert sources == {"Kokoro-82M", "espeak-ng"}
+    speech = [entry for entry in whisper.provenance[1:] if entry["what"] != "language model"]
+    assert {entry["name"].partition(" ")[0] for entry in speech} == {"Kokoro-82M", "espeak-ng"}
+    for bundle in bundles:
+        assert (bundle / "run_lm.json").is_file()
+    assert whisper.language_model is not None
+    assert ctc.language_model is not None
     for name in ("dinle-base-tr_judged", "dinle-ctc-tr_judged"):
         assert read_json(bundles[0].parent / "evaluation" / name / "scores.json")["scores"]["tr"]
 
