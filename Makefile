@@ -22,8 +22,8 @@ test: $(READY) chromium
 
 # The page is tested in a real browser; where it cannot be installed those tests are skipped and say so.
 chromium:
-	@command -v chromium chromium-browser google-chrome > /dev/null \
-		|| (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null) \
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
+		|| (apt-get update -qq && apt-get install -y -qq chromium > /dev/null) \
 		|| echo "Chromium could not be installed: the tests of the page will be skipped"
 
 check: $(READY)
