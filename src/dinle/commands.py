@@ -103,10 +103,10 @@ def lm(config: LmConfig) -> None:
     from dinle.build import language_model
 
     if config.action == "tune":
-        from dinle.build.language_model_weights import tune_weights
+        from dinle.build.language_model_weights import choose_best, tune_weights
 
         trials = tune_weights(config)
-        best = min(trials[1:], key=lambda trial: (trial.wer, trial.cer))
+        best = choose_best(trials[1:])
         for trial in trials:
             mark = "  <- written into the bundle" if trial is best else ""
             weights = f"weight {trial.model_weight:<5g} letter {trial.letter_bonus:<5g}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from dinle.build.language_model import (
     LETTERS,
@@ -51,6 +52,15 @@ def bundle(tmp_path: Path) -> Bundle:
 def write_lines(path: Path, lines: list[str]) -> Path:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def write_clips(folder: Path, texts: list[str]) -> Path:
+    """A manifest of clips that the bundle reads as these texts."""
+    lines = []
+    for number, text in enumerate(texts):
+        soundfile.write(folder / f"{number}.wav", spell_levels(text), 16_000, subtype="FLOAT")
+        lines.append(json.dumps({"audio": f"{number}.wav", "text": text, "duration": 1.0}))
+    return write_lines(folder / "manifest.jsonl", lines)
 
 
 def make_config(bundle: Bundle, action: str, *texts: Path, **more: Any) -> LmConfig:
@@ -115,14 +125,8 @@ def test_hot_words_of_a_request_are_expected_and_share_the_engine(bundle: Bundle
 
 
 def test_tuning_writes_the_weights_with_the_fewest_errors(bundle: Bundle, tmp_path: Path) -> None:
-    import soundfile
-
     build_into_bundle(make_config(bundle, "build", write_lines(tmp_path / "a.txt", GENERAL)))
-    lines = []
-    for number, text in enumerate(GENERAL[:4]):
-        soundfile.write(tmp_path / f"{number}.wav", spell_levels(text), 16_000, subtype="FLOAT")
-        lines.append(json.dumps({"audio": f"{number}.wav", "text": text, "duration": 1.0}))
-    manifest = write_lines(tmp_path / "manifest.jsonl", lines)
+    manifest = write_clips(tmp_path, GENERAL[:4])
     trials = tune_weights(make_config(bundle, "tune", manifest=(manifest,)))
     assert trials[0].model_weight == 0
     best = min(trials[1:], key=lambda trial: (trial.wer, trial.cer))
@@ -152,6 +156,15 @@ def test_an_adapted_bundle_knows_its_field_and_the_first_one_is_untouched(bundle
         adapt_bundle(make_config(bundle, "adapt", field, output_dir=tmp_path / "shop"))
     with pytest.raises(UsageError, match="bundle itself"):
         adapt_bundle(make_config(bundle, "adapt", field, output_dir=bundle.folder))
+
+
+def test_the_gain_is_measured_on_clips_where_there_are_some(bundle: Bundle, tmp_path: Path) -> None:
+    build_into_bundle(make_config(bundle, "build", write_lines(tmp_path / "a.txt", GENERAL)))
+    field, manifest = write_lines(tmp_path / "field.txt", FIELD), write_clips(tmp_path, FIELD[:2])
+    found = adapt_bundle(make_config(bundle, "adapt", field, output_dir=tmp_path / "shop", manifest=(manifest,)))
+    assert found["clips"] == 2
+    assert found["wer_after"] == 0 <= found["wer_before"]
+    assert found["cer_after"] == 0 <= found["cer_before"]
 
 
 def test_a_mixture_lies_between_its_parts() -> None:

@@ -17,6 +17,7 @@ from dinle.errors import UsageError
 from dinle.recognize.bundle import read_bundle, write_bundle
 from dinle.recognize.hot_words import list_forms
 from dinle.recognize.language_model import LanguageModel, read_language_model
+from dinle.recognize.load import load
 from dinle.recognize.ngram import Ngram, pack_levels
 from dinle.run import write_run
 from dinle.text import ALPHABET
@@ -171,7 +172,8 @@ def adapt_bundle(config: LmConfig) -> dict[str, Any]:
     """Copy a bundle, its language model mixed with one of a field's texts, and the field's own words as hot words.
 
     Returns:
-        Texts and words, and the gain: bits for a letter of texts that were kept back, before and after.
+        Texts and words, and the gain: bits for a letter of texts that were kept back, before and after; where there are
+        clips, the error rates on them too.
     """
     from dinle.recognize.bundle import find_default_bundle
 
@@ -181,7 +183,7 @@ def adapt_bundle(config: LmConfig) -> dict[str, Any]:
     texts = read_texts(config.texts, read_excluded(config.exclude))
     most, kept_back = part_texts(texts)
     trial = _mix(general, most or texts, config)
-    gain = {
+    gain: dict[str, Any] = {
         "bits_before": measure_bits(general, kept_back) if general.ngram is not None else None,
         "bits_after": measure_bits(_wrap(general, trial), kept_back),
     }
@@ -189,6 +191,11 @@ def adapt_bundle(config: LmConfig) -> dict[str, Any]:
     hot_words = find_field_words(texts, general, _wrap(general, levels), config.max_hot_words)
     bundle = copy_bundle(source, config.output_dir)
     write_model(bundle, levels, [*_model_origins(source), *_list_origins(config)], hot_words=hot_words)
+    if config.manifest:
+        from dinle.build.language_model_weights import measure_gain, read_clips
+
+        before, after = (load(one.folder, threads=config.threads) for one in (source, bundle))
+        gain |= measure_gain(before, after, read_clips(config))
     return {"texts": len(texts), "hot_words": hot_words, **gain, **describe_levels(levels)}
 
 

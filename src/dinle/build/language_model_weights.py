@@ -66,7 +66,7 @@ def tune_weights(config: LmConfig) -> list[Trial]:
         (factor, round(factor * share, 3)) for factor, share in product(FACTORS[bundle.engine], SHARES[bundle.engine])
     ]
     trials = [try_weights(recognizer, clips, FusionWeights(*pair)) for pair in track(pairs, "tuning")]
-    best = min(trials, key=lambda trial: (trial.wer, trial.cer))
+    best = choose_best(trials)
     found = {"model_weight": best.model_weight, "letter_bonus": best.letter_bonus}
     tuned_on = {"manifests": [shorten_path(find_manifest(path)) for path in config.manifest], "clips": len(clips)}
     if config.split is not None:
@@ -74,6 +74,11 @@ def tune_weights(config: LmConfig) -> list[Trial]:
     write_bundle(replace(bundle, language_model=dict(bundle.language_model) | found | {"tuned_on": tuned_on}))
     recognizer.language_model = replace(recognizer.language_model, ngram=None)
     return [try_weights(recognizer, clips, FusionWeights(0.0, 0.0)), *trials]
+
+
+def choose_best(trials: Sequence[Trial]) -> Trial:
+    """The trial with the fewest wrong words; of equals, the one with the fewest wrong letters."""
+    return min(trials, key=lambda trial: (trial.wer, trial.cer))
 
 
 def try_weights(recognizer: Recognizer, clips: Sequence[Clip], weights: FusionWeights) -> Trial:

@@ -226,7 +226,7 @@ class CtcRecognizer(Recognizer):
             yield Piece(tuple(self.corrections.calibrate(words)), window.keep_to)
 
     def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:  # noqa: ARG002
-        """See :class:`Recognizer`; a draft is no quicker, as greedy decoding costs nothing beside the engine."""
+        """See :class:`Recognizer`; a draft is no quicker, as the search costs little beside the engine."""
         words = (word for piece in self._hear_windows([segment.samples]) for word in piece.words)
         return tuple(shift_words(words, segment.start / SAMPLE_RATE_HZ))
 
