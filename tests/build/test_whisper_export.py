@@ -24,7 +24,7 @@ from dinle.build.quantize import quantize
 from dinle.build.torch_engine import TorchSpeechToText, open_torch_engine
 from dinle.build.whisper_export import TorchWhisperEngine, find_alignment_heads, make_vocabulary
 from dinle.build.whisper_model import load_whisper
-from dinle.errors import BundleCorruptError, ParityError
+from dinle.errors import BundleCorruptError, ParityError, UsageError
 from dinle.manifest import Clip, write_manifest
 from dinle.measure.benchmark import benchmark
 from dinle.measure.config import BenchmarkConfig
@@ -70,7 +70,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     (checkpoint / "preprocessor_config.json").write_text(
         json.dumps({"min_window_s": 2.0, "tail_silence_s": 0.25}), encoding="utf-8"
     )
-    return Exported(checkpoint, export(ExportConfig(checkpoint_dir=str(checkpoint), onnx_dir=folder)))
+    config = ExportConfig(checkpoint_dir=str(checkpoint), onnx_dir=folder, sentence_window_s=1.5, sentence_tail_s=0.75)
+    return Exported(checkpoint, export(config))
 
 
 def make_batch(*lengths: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -97,6 +98,7 @@ def test_the_bundle_describes_the_model(exported: Exported) -> None:
     assert bundle == exported.bundle
     assert (bundle.engine, bundle.family, bundle.name, bundle.files) == ("whisper", "whisper", "whisper", FILES)
     assert (bundle.min_window_s, bundle.tail_s, bundle.max_seconds) == (2.0, 0.25, 30.0)
+    assert (bundle.sentence_window_s, bundle.sentence_tail_s) == (1.5, 0.75)
     assert (bundle.frame_shift_s, bundle.text_rules) == (0.02, "written")
     assert isinstance(bundle.vocabulary, WhisperVocabulary)
     assert (bundle.vocabulary.prefix, bundle.vocabulary.end) == (model.tokens.prefix, model.tokens.end)
@@ -105,6 +107,13 @@ def test_the_bundle_describes_the_model(exported: Exported) -> None:
     assert run["results"]["parity"]["max_row_difference"] <= TOLERANCE
     assert run["results"]["bytes"] == sum(path.stat().st_size for path in bundle.paths("fp32"))
     assert not list(bundle.folder.glob(".export-*")), "the workspace is gone"
+
+
+@pytest.mark.parametrize("field", ["sentence_window_s", "sentence_tail_s"])
+@pytest.mark.parametrize("seconds", [-0.1, 15.1, float("nan")])
+def test_windows_that_no_model_has_are_refused(tmp_path: Path, field: str, seconds: float) -> None:
+    with pytest.raises(UsageError, match=f"{field} is {seconds:g}; expected 0 to 15 seconds"):
+        export(ExportConfig(checkpoint_dir="none", onnx_dir=tmp_path, **{field: seconds}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("lengths", [(16_000,), (1_000,), (48_000, 7_999, 20_001)])

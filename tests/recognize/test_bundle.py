@@ -95,7 +95,7 @@ def test_another_engine_is_refused(bundle: Bundle) -> None:
 def test_format_1_is_still_read(bundle: Bundle) -> None:
     path = bundle.folder / "bundle.json"
     data = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("engine", "min_window_s", "tail_s"):
+    for name in ("engine", "min_window_s", "tail_s", "sentence_window_s", "sentence_tail_s"):
         del data[name]
     data |= {"format": 1, "files": {"fp32": "model.onnx", "int8": "model_int8.onnx"}}
     path.write_text(json.dumps(data), encoding="utf-8")

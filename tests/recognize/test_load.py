@@ -129,10 +129,15 @@ def test_the_vocabulary_decides_on_the_recogniser(tmp_path: Path) -> None:
     bundle = write_level_bundle(tmp_path / "levels")
     reader = make_recognizer(OnnxEngine(bundle.paths("fp32")[0]), bundle, "levels")
     assert isinstance(reader, CtcRecognizer)
-    spoken = replace(bundle, vocabulary=VOCABULARY, min_window_s=8.0, tail_s=0.5, max_seconds=20.0)
+    spoken = replace(
+        bundle, vocabulary=VOCABULARY, min_window_s=8.0, tail_s=0.5, max_seconds=20.0, sentence_window_s=5.0,
+        sentence_tail_s=1.0,
+    )  # fmt: skip
     writer = make_recognizer(LevelWriter(), spoken, "levels")
     assert isinstance(writer, WhisperRecognizer)
-    assert writer.window == WindowRules(min_s=8.0, tail_s=0.5, max_s=20.0, frame_shift_s=0.02)
+    assert writer.window == WindowRules(
+        min_s=8.0, tail_s=0.5, max_s=20.0, frame_shift_s=0.02, sentence_min_s=5.0, sentence_tail_s=1.0
+    )
 
 
 def test_wrong_arguments_say_what_is_right(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from dinle.recognize.segments import Segment, SegmentRules
 from dinle.recognize.vad import SpeechDetector
+from dinle.recognize.whisper import WhisperRecognizer, WindowRules
 from tests.recognize.writers import VOCABULARY, LevelDetector, LevelWriter, make_reader, rest, say
 from tests.sounds import iterate_non_speech, join_blocks
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from dinle.recognize.audio import Waveform
     from dinle.recognize.transcript import Word
-    from dinle.recognize.whisper import WhisperRecognizer
     from dinle.recognize.whisper_engine import Step
 
 BIR, IKI, UC, UNCU, DORT, BES, DOT = range(4, 11)
@@ -87,6 +88,22 @@ def test_windows_are_filled_with_silence(min_s: float, tail_s: float) -> None:
     assert len(lengths) == 3
     assert min(lengths) >= max(min_s, 0.4 + tail_s)
     assert lengths[1] == pytest.approx(max(min_s, 6.0 + 0.4 + tail_s), abs=0.1)  # 12 words with their gaps, and padding
+
+
+def test_sentences_have_windows_of_their_own() -> None:
+    rules = WindowRules(min_s=8.0, tail_s=0.5, max_s=30.0, frame_shift_s=0.02, sentence_min_s=5.0, sentence_tail_s=1.0)
+    assert [rules.fill(seconds) for seconds in (0.4, 1.99, 2.0, 3.9, 4.5, 29.0)] == [8.0, 8.0, 5.0, 5.0, 5.5, 30.0]
+    assert rules.longest_segment_s == 29.0
+    as_for_all = replace(rules, sentence_min_s=0.0)
+    assert [as_for_all.fill(seconds) for seconds in (1.99, 2.0, 7.8)] == [8.0, 8.0, 8.3]
+    assert as_for_all.longest_segment_s == 29.5
+
+    engine = LevelWriter()
+    reader = WhisperRecognizer(engine, VOCABULARY, name="levels", window=rules)
+    transcript = reader.transcribe(np.concatenate([say(BIR), rest(3), say(IKI, DORT, BES, BIR, IKI, BES, DORT)]))
+    assert transcript.text == "bir iki dört beş bir iki beş dört"
+    short, long = (length / 16_000 for (length,) in engine.heard)
+    assert (short, long) == (8.0, pytest.approx(5.0, abs=0.1))
 
 
 @pytest.mark.parametrize("max_s", [30.0, 12.0, 5.0])

@@ -125,6 +125,10 @@ class ExportConfig:
         Path | None, "folder or manifest of clips for the parity check (default: the bundled sample)"
     ] = None
     opset: Annotated[int, "ONNX operator set"] = 18
+    sentence_window_s: Annotated[
+        float, "Whisper: seconds that the encoder hears at least of two seconds of speech and more (0: as of less)"
+    ] = 0.0
+    sentence_tail_s: Annotated[float, "Whisper: seconds of silence after such speech, with --sentence_window_s"] = 0.0
     licence: Annotated[str | None, "licence of the weights, for the bundle's provenance"] = None
     source: Annotated[str | None, "where the weights come from, for the bundle's provenance"] = None
 

@@ -39,7 +39,7 @@ from dinle.build.whisper_export import (
 )
 from dinle.build.whisper_model import MODEL_TYPE as WHISPER
 from dinle.build.whisper_model import WhisperSpeechModel, load_whisper
-from dinle.errors import ExportError
+from dinle.errors import ExportError, UsageError
 from dinle.progress import progress
 from dinle.recognize.audio import SAMPLE_RATE_HZ
 from dinle.recognize.bundle import BUNDLE_FILE, Bundle, write_bundle
@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 FP32_FILE = "model.onnx"
 EXPORT_RUN_FILE = "run_export.json"
+MAX_SENTENCE_WINDOW_S = 15.0  # half of what a Whisper encoder takes
 MAX_GRAPH_BYTES = 2_000_000_000  # a protobuf message, and so an ONNX file, ends at 2 GiB
 
 
@@ -81,6 +82,7 @@ def export(config: ExportConfig) -> Bundle:
             :func:`dinle.build.models.load_model`.
     """
     started = time.perf_counter()
+    _check_windows(config)
     model = load_for_export(config.checkpoint_dir)
     _check_size(model, config.checkpoint_dir)
     provenance = _read_provenance(config)
@@ -189,6 +191,13 @@ def _clear_bundle(folder: Path) -> None:
             (folder / name_graph(name, precision)).unlink(missing_ok=True)
 
 
+def _check_windows(config: ExportConfig) -> None:
+    for name in ("sentence_window_s", "sentence_tail_s"):
+        seconds = getattr(config, name)
+        if not 0 <= seconds <= MAX_SENTENCE_WINDOW_S:
+            raise UsageError(f"{name} is {seconds:g}; expected 0 to {MAX_SENTENCE_WINDOW_S:g} seconds")
+
+
 def _describe_bundle(
     model: CtcModel | WhisperSpeechModel, config: ExportConfig, provenance: tuple[Mapping[str, str], ...]
 ) -> Bundle:
@@ -214,6 +223,8 @@ def _describe_bundle(
             max_seconds=model.max_seconds + model.tail_silence_s,
             min_window_s=model.min_window_s,
             tail_s=model.tail_silence_s,
+            sentence_window_s=config.sentence_window_s,
+            sentence_tail_s=config.sentence_tail_s,
             text_rules="written",
         )
     return dataclasses.replace(

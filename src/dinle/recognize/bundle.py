@@ -47,6 +47,7 @@ class Bundle:
             and the figures.
         min_window_s: what an encoder-decoder model hears at least: the clip, then silence.
         tail_s: silence after each clip for an encoder-decoder model.
+        sentence_window_s, sentence_tail_s: the same for clips of two seconds and more; 0: as for shorter ones.
         speech_only: a CTC model is given the parts of a recording in which somebody speaks, not all of it.
         word_start_offset_s, word_end_offset_s: what is added to the times at which the model says that a word starts and ends.
         confidence_map: ``slope`` and ``intercept`` from a word's confidence to a calibrated one, and what they were fitted on
@@ -74,6 +75,8 @@ class Bundle:
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     min_window_s: float = 0.0
     tail_s: float = 0.0
+    sentence_window_s: float = 0.0
+    sentence_tail_s: float = 0.0
     speech_only: bool = True
     word_start_offset_s: float = 0.0
     word_end_offset_s: float = 0.0
@@ -184,12 +187,13 @@ def _parse_bundle(folder: Path, path: Path) -> Bundle:
 
 _PLAIN_FIELDS = (
     "name", "family", "engine", "frame_shift_s", "frame_offset_s", "sample_rate_hz", "max_seconds", "min_window_s", "tail_s",
-    "text_rules", "scores", "gate", "choices", "speech_only", "word_start_offset_s", "word_end_offset_s", "confidence_map",
-    "language_model", "checkpoint", "sha256",
+    "sentence_window_s", "sentence_tail_s", "text_rules", "scores", "gate", "choices", "speech_only", "word_start_offset_s",
+    "word_end_offset_s", "confidence_map", "language_model", "checkpoint", "sha256",
 )  # fmt: skip
 # Older code reads bundles that have the offsets and the map, and gives uncorrected times and confidences.
 OPTIONAL_FIELDS: dict[str, Any] = {
-    "engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0, "choices": {}, "speech_only": True,
+    "engine": "ctc", "min_window_s": 0.0, "tail_s": 0.0, "sentence_window_s": 0.0, "sentence_tail_s": 0.0, "choices": {},
+    "speech_only": True,
     "word_start_offset_s": 0.0, "word_end_offset_s": 0.0,
     "confidence_map": None, "language_model": None,
 }  # fmt: skip

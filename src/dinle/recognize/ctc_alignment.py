@@ -57,18 +57,19 @@ def _trace_states(log_probs: NDArray[np.float32], tokens: Sequence[int], blank: 
     skips = np.zeros(len(labels), dtype=np.bool_)  # a blank between two different tokens may be left out
     skips[3::2] = labels[3::2] != labels[1:-2:2]
     barred = np.where(skips, np.float32(0), np.float32(-np.inf))[2:]
-    came_from = np.zeros(emitted.shape, dtype=np.int8)
-    best = np.full(len(labels), -np.inf, dtype=np.float32)
-    best[:2] = emitted[0, :2]
-    choices = np.full((3, len(labels)), -np.inf, dtype=np.float32)
-    for frame in range(1, len(emitted)):
-        choices[0] = best
-        choices[1, 1:] = best[:-1]
-        choices[2, 2:] = best[:-2] + barred
-        came_from[frame] = steps = choices.argmax(axis=0)
-        best = choices[steps, np.arange(len(labels))] + emitted[frame]
-    states = np.zeros(len(emitted), dtype=np.int64)
-    states[-1] = len(labels) - 1 if best[-1] >= best[-2] else len(labels) - 2
-    for frame in range(len(emitted) - 1, 0, -1):
-        states[frame - 1] = states[frame] - came_from[frame, states[frame]]
-    return states
+    best = np.full(emitted.shape, -np.inf, dtype=np.float32)  # of the paths that are in a state at a frame
+    best[0, :2] = emitted[0, :2]
+    skipped = np.empty(len(barred), dtype=np.float32)
+    for before, row, heard in zip(best, best[1:], emitted[1:], strict=False):
+        np.maximum(before[1:], before[:-1], out=row[1:])
+        row[0] = before[0]
+        np.add(before[:-2], barred, out=skipped)
+        np.maximum(row[2:], skipped, out=row[2:])
+        np.add(row, heard, out=row)
+    state = len(labels) - 1 if best[-1, -1] >= best[-1, -2] else len(labels) - 2
+    states = [state]
+    for row in best[-2::-1]:
+        came_from = row[max(0, state - (2 if skips[state] else 1)) : state + 1]
+        state -= int(came_from[::-1].argmax())  # of equals the one that stays
+        states.append(state)
+    return np.array(states[::-1], dtype=np.int64)

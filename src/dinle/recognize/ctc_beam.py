@@ -156,8 +156,9 @@ class BeamDecoder:
         """Decode the next frames, ``log_probs`` of shape (T, V), and return the words that became certain in them."""
         words: list[Word] = []
         log_probs = np.where(np.isnan(log_probs), np.float32(-np.inf), log_probs)  # a copy: frames are held
-        blanks = np.logaddexp.reduce(log_probs[:, self._hidden], axis=1).tolist()  # no special is written either
-        for blank, row in zip(blanks, log_probs, strict=True):
+        blanks = np.logaddexp.reduce(log_probs[:, self._hidden], axis=1)  # no special is written either
+        pairs = self._find_tokens(log_probs, blanks)
+        for blank, row, tokens in zip(blanks.tolist(), log_probs, pairs, strict=True):
             self._held.append(row)
             self._frame += 1
             if blank > self._rules.sure_blank:
@@ -166,7 +167,7 @@ class BeamDecoder:
                     words += self._settle()
                 continue
             self._quiet = 0
-            self._step(blank, row)
+            self._step(blank, tokens)
             if len(self._held) >= self._longest:
                 words += self._settle(OPEN_WORDS)
         return words
@@ -184,9 +185,8 @@ class BeamDecoder:
             for one in self._live:
                 one.blank, one.token = add_logs(one.blank, one.token), NEVER
 
-    def _step(self, blank: float, row: NDArray[np.float32]) -> None:
+    def _step(self, blank: float, pairs: list[tuple[int, float]]) -> None:
         """One frame: every live text stays as it is or grows by a token, and the best stay alive."""
-        pairs = self._find_tokens(row)
         before = [(one, one.blank, one.token, add_logs(one.blank, one.token)) for one in self._live]
         reached: list[Prefix] = []
         for one, _, _, total in before:
@@ -212,11 +212,22 @@ class BeamDecoder:
             for one, one.blank, one.token, _ in before:
                 self._live.append(one)
 
-    def _find_tokens(self, row: NDArray[np.float32]) -> list[tuple[int, float]]:
-        """The tokens of a frame that are worth trying and their log-probabilities, the likeliest first; never a hidden one."""
-        likely = np.flatnonzero(row > self._rules.min_log_prob).tolist()
-        pairs = [(token, float(row[token])) for token in likely if token not in self._hidden]
-        return sorted(pairs, key=itemgetter(1), reverse=True)[: self._rules.max_tokens]
+    def _find_tokens(
+        self, log_probs: NDArray[np.float32], blanks: NDArray[np.float32]
+    ) -> list[list[tuple[int, float]]]:
+        """For each frame that is not surely blank the tokens worth trying and their log-probabilities, the likeliest first.
+
+        A hidden token is never among them.
+        """
+        likely = (log_probs > self._rules.min_log_prob) & (blanks <= self._rules.sure_blank)[:, np.newaxis]
+        likely[:, self._hidden] = False
+        frames, tokens = np.nonzero(likely)
+        found: list[list[tuple[int, float]]] = [[] for _ in log_probs]
+        for frame, token, log_prob in zip(
+            frames.tolist(), tokens.tolist(), log_probs[frames, tokens].tolist(), strict=True
+        ):
+            found[frame].append((token, log_prob))
+        return [sorted(pairs, key=itemgetter(1), reverse=True)[: self._rules.max_tokens] for pairs in found]
 
     def _reach(self, one: Prefix, reached: list[Prefix]) -> None:
         """Note that a text is alive in this frame."""

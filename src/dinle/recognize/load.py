@@ -125,6 +125,8 @@ def _make_recognizer(engine: Any, geometry: Bundle | Any, name: str) -> Recogniz
             tail_s=geometry.tail_s,
             max_s=geometry.max_seconds or MAX_WINDOW_S,
             frame_shift_s=geometry.frame_shift_s,
+            sentence_min_s=getattr(geometry, "sentence_window_s", 0.0),
+            sentence_tail_s=getattr(geometry, "sentence_tail_s", 0.0),
         )
         return WhisperRecognizer(engine, geometry.vocabulary, name=name, window=window)
     return CtcRecognizer(

@@ -92,10 +92,12 @@ class SpeechDetector:
         before = np.concatenate([self._context[np.newaxis], chunks[:-1, -CONTEXT_SAMPLES:]])
         self._context = chunks[-1, -CONTEXT_SAMPLES:].copy()
         frames = np.concatenate([before, chunks], axis=1)
-        probabilities, self._memory = self._network.run(frames, self._memory)
+        spectra = self._network.find_spectra(frames)
+        probabilities, self._memory = self._network.run(spectra, self._memory)
         quiet = self._find_quiet(chunks)
         if quiet.any():  # the second hearing knows the quiet chunks only, so that it does not depend on the block size
-            again, self._quiet_memory = self._network.run(frames[quiet] * np.float32(QUIET_GAIN), self._quiet_memory)
+            louder = spectra[quiet] * np.float32(QUIET_GAIN)
+            again, self._quiet_memory = self._network.run(louder, self._quiet_memory)
             probabilities[quiet] = np.maximum(probabilities[quiet], again)
         return probabilities
 
@@ -115,8 +117,9 @@ class Network:
 
     Attributes:
         basis: (256, 258) the short-time Fourier transform: cosines, then sines.
-        convolutions: four times weight (inputs * 3, outputs), bias and stride.
-        input_weight, hidden_weight, bias: of the LSTM, (128, 512) twice and (512,); gates in torch's order i, f, g, o.
+        convolutions: four times weight (3 * inputs, outputs), bias and stride.
+        input_weight, hidden_weight, bias: of the LSTM, (128, 512) twice and (512,); gates in torch's order i, f, g, o. Those of
+            i, f and o are halved, so that the logistic function of a gate is ``0.5 + 0.5 tanh``.
         output_weight, output_bias: (128,) and the bias of the last layer.
     """
 
@@ -128,32 +131,44 @@ class Network:
     output_weight: NDArray[np.float32]
     output_bias: float
 
+    def find_spectra(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Frames (N, 576) -> magnitudes (N, 4, 129) of four short spectra of each; of louder frames they are as much greater."""
+        mirrored = np.concatenate([frames, frames[:, -2 : -2 - CONTEXT_SAMPLES : -1]], axis=1)
+        parts = sliding_window_view(mirrored, STFT_SIZE, axis=1)[:, ::STFT_STEP] @ self.basis
+        power = parts[..., :STFT_BINS] ** 2 + parts[..., STFT_BINS:] ** 2
+        spectra: NDArray[np.float32] = np.sqrt(power)
+        return spectra
+
     def run(
-        self, frames: NDArray[np.float32], memory: NDArray[np.float32]
+        self, spectra: NDArray[np.float32], memory: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """From consecutive frames (N, 576) and the LSTM's hidden and cell state (2, 128) to probabilities (N,) and new state."""
-        drive = self._encode(frames) @ self.input_weight + self.bias
+        """From the spectra (N, 4, 129) of consecutive frames and the LSTM's hidden and cell state (2, 128) to probabilities (N,)
+        and new state.
+        """
+        drive = self._encode(spectra) @ self.input_weight + self.bias
         hidden, cell = memory
-        states = np.empty((len(frames), HIDDEN), dtype=np.float32)
-        for step, driven in enumerate(drive):
-            gates = driven + hidden @ self.hidden_weight
-            opened = _sigmoid(gates)  # of the candidate too, where it is not used: one call costs less than three
-            keep, let_in, let_out = opened[HIDDEN : 2 * HIDDEN], opened[:HIDDEN], opened[3 * HIDDEN :]
-            cell = keep * cell + let_in * np.tanh(gates[2 * HIDDEN : 3 * HIDDEN])
-            states[step] = hidden = let_out * np.tanh(cell)
+        states = np.empty((len(spectra), HIDDEN), dtype=np.float32)
+        gates, opened = np.empty((2, 4 * HIDDEN), dtype=np.float32)
+        for step, driven in enumerate(drive):  # few calls into buffers: they are what the loop's time goes to
+            np.dot(hidden, self.hidden_weight, out=gates)
+            gates += driven
+            np.tanh(gates, out=gates)
+            np.multiply(gates, 0.5, out=opened)
+            opened += 0.5  # of the candidate too, where it is not used
+            cell = opened[HIDDEN : 2 * HIDDEN] * cell
+            cell += opened[:HIDDEN] * gates[2 * HIDDEN : 3 * HIDDEN]
+            states[step] = hidden = opened[3 * HIDDEN :] * np.tanh(cell)
         speech = _sigmoid(np.maximum(states, 0) @ self.output_weight + np.float32(self.output_bias))
         return speech, np.stack([hidden, cell])
 
-    def _encode(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Frames (N, 576) -> features (N, 128): magnitudes of four short spectra, four convolutions over them."""
-        mirrored = np.pad(frames, ((0, 0), (0, CONTEXT_SAMPLES)), mode="reflect")
-        spectra = sliding_window_view(mirrored, STFT_SIZE, axis=1)[:, ::STFT_STEP] @ self.basis
-        power = spectra[..., :STFT_BINS] ** 2 + spectra[..., STFT_BINS:] ** 2
-        features = np.sqrt(power)
+    def _encode(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Spectra (N, 4, 129) -> features (N, 128): four convolutions over them."""
         for weight, bias, stride in self.convolutions:
-            padded = np.pad(features, ((0, 0), (1, 1), (0, 0)))
-            windows = sliding_window_view(padded, 3, axis=1)[:, ::stride]
-            features = np.maximum(windows.reshape(*windows.shape[:2], -1) @ weight + bias, 0)
+            count, steps, width = features.shape
+            padded = np.zeros((count, steps + 2, width), dtype=np.float32)
+            padded[:, 1:-1] = features
+            windows = np.concatenate([padded[:, tap : steps + tap : stride] for tap in range(3)], axis=2)
+            features = np.maximum(windows @ weight + bias, 0)
         single: NDArray[np.float32] = features[:, 0]
         return single
 
@@ -218,14 +233,17 @@ def _build_network(tensors: dict[str, NDArray[np.float32]]) -> Network:
     for i, stride in enumerate(STRIDES):
         layer = f"_model.encoder.{i}.reparam_conv."
         weight = tensors[layer + "weight"]
-        convolutions.append((weight.reshape(len(weight), -1).T.copy(), tensors[layer + "bias"], stride))
+        taps = np.ascontiguousarray(weight.transpose(2, 1, 0))  # from (outputs, inputs, 3), as neighbours are joined
+        convolutions.append((taps.reshape(-1, len(weight)), tensors[layer + "bias"], stride))
     lstm, last = "_model.decoder.rnn.", "_model.decoder.decoder.2."
+    halved = np.full(4 * HIDDEN, 0.5, dtype=np.float32)
+    halved[2 * HIDDEN : 3 * HIDDEN] = 1.0
     return Network(
         basis=tensors["_model.stft.forward_basis_buffer"].reshape(2 * STFT_BINS, STFT_SIZE).T.copy(),
         convolutions=tuple(convolutions),
-        input_weight=tensors[lstm + "weight_ih"].reshape(4 * HIDDEN, HIDDEN).T.copy(),
-        hidden_weight=tensors[lstm + "weight_hh"].reshape(4 * HIDDEN, HIDDEN).T.copy(),
-        bias=tensors[lstm + "bias_ih"] + tensors[lstm + "bias_hh"],
+        input_weight=np.ascontiguousarray(tensors[lstm + "weight_ih"].reshape(4 * HIDDEN, HIDDEN).T) * halved,
+        hidden_weight=np.ascontiguousarray(tensors[lstm + "weight_hh"].reshape(4 * HIDDEN, HIDDEN).T) * halved,
+        bias=(tensors[lstm + "bias_ih"] + tensors[lstm + "bias_hh"]) * halved,
         output_weight=tensors[last + "weight"].reshape(HIDDEN),
         output_bias=tensors[last + "bias"].item(),
     )

@@ -26,6 +26,7 @@ OVERLAP_S = 2.0  # where speech must be cut: a few words, so that both sides hav
 # Of several sentences heard at once the bundled model skips some: joined up to 15 s, sentences with pauses had 47 % WER, up to
 # 5 s 29 %, at nearly the same speed. See docs/long-recordings.md.
 TARGET_S = 5.0
+SENTENCE_S = 2.0  # of speech and the silence kept around it: a shorter segment is a word or two
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,27 @@ class WindowRules:
         tail_s: silence after every segment.
         max_s: the longest window.
         frame_shift_s: seconds from one encoder frame to the next.
+        sentence_min_s, sentence_tail_s: the first two for segments of :data:`SENTENCE_S` and more, where a model reads them as
+            well in shorter windows; 0 for the first: as for all.
     """
 
     min_s: float
     tail_s: float
     max_s: float
     frame_shift_s: float
+    sentence_min_s: float = 0.0
+    sentence_tail_s: float = 0.0
+
+    @property
+    def longest_segment_s(self) -> float:
+        """Seconds of sound that fit into the longest window."""
+        return self.max_s - max(self.tail_s, self.sentence_tail_s if self.sentence_min_s else 0.0)
+
+    def fill(self, seconds: float) -> float:
+        """Seconds of the window for a segment of so many."""
+        if self.sentence_min_s and seconds >= SENTENCE_S:
+            return max(seconds + self.sentence_tail_s, self.sentence_min_s)
+        return max(seconds + self.tail_s, self.min_s)
 
 
 class WhisperRecognizer(Recognizer):
@@ -67,7 +83,7 @@ class WhisperRecognizer(Recognizer):
         beam: BeamRules | None = None,
         batch_size: int = 1,
     ) -> None:
-        super().__init__(name, SegmentRules.up_to(window.max_s - window.tail_s))
+        super().__init__(name, SegmentRules.up_to(window.longest_segment_s))
         self.long_segments = replace(
             self.segments,
             target_s=min(TARGET_S, self.segments.target_s),
@@ -117,21 +133,16 @@ class WhisperRecognizer(Recognizer):
         return tuple(word for segment, words in written for word in stitcher.push(words, segment))
 
     def _write_each(self, segments: Sequence[Segment], beam: BeamRules | None = None) -> Iterator[list[Word]]:
-        lengths = np.array([self._fill(len(one.samples)) for one in segments], dtype=np.int64)
+        seconds = [len(one.samples) / SAMPLE_RATE_HZ for one in segments]
+        lengths = np.array([round(self.window.fill(one) * SAMPLE_RATE_HZ) for one in seconds], dtype=np.int64)
         waveforms = np.zeros((len(segments), int(lengths.max())), dtype=np.float32)
         for row, one in enumerate(segments):
             waveforms[row, : len(one.samples)] = one.samples
         sound = self.engine.encode(waveforms, lengths)
-        seconds = [len(one.samples) / SAMPLE_RATE_HZ for one in segments]
         scorer = self.language_model.scorer
         texts = search_beams(self.engine, self.vocabulary, sound, seconds, beam or self.beam, scorer=scorer)
         for segment, text in zip(segments, texts, strict=True):
             yield self._correct_words(segment, list(self._time_words(segment, text)))
-
-    def _fill(self, samples: int) -> int:
-        """Samples of a window: the segment and its tail, at least the shortest window."""
-        tail, least = (round(s * SAMPLE_RATE_HZ) for s in (self.window.tail_s, self.window.min_s))
-        return max(samples + tail, least)
 
     def _correct_words(self, segment: Segment, words: list[Word]) -> list[Word]:
         start_s, length_s = segment.start / SAMPLE_RATE_HZ, len(segment.samples) / SAMPLE_RATE_HZ
