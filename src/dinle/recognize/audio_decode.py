@@ -63,6 +63,9 @@ ONE_FRAME_CODECS = frozenset({"alac", "dca", "flac", "opus", "vorbis"})
 PARSE_BYTES = 16_384
 # FFmpeg's sample formats, packed or planar ("p" appended).
 SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+# A wav says all in its head. Without a decoder FFmpeg would look through 5 MB for more, and its own packets are of 2 kB:
+# together more than half of the time that a clip of some seconds takes.
+WAV_OPTIONS = {"probesize": "16384", "max_size": "4096"}
 AVSEEK_FORCE = 0x20000  # a flag that FFmpeg adds to the usual whence of seek()
 
 
@@ -197,6 +200,15 @@ def decode_frames(
             raise EmptyAudioError(f"{name} holds no samples; expected at least one")
 
 
+def _is_wav(file: BinaryIO) -> bool:
+    if not file.seekable():
+        return False
+    start = file.tell()
+    head = file.read(12)
+    file.seek(start)
+    return head[:4] == b"RIFF" and head[8:] == b"WAVE"
+
+
 def read_declared_s(file: BinaryIO, name: str) -> float | None:
     """Seconds that a recording says it has, read from its head; ``None`` where it does not say so reliably.
 
@@ -213,6 +225,8 @@ def _open_container(
 ) -> Iterator[InputContainer]:
     # No decoder while FFmpeg looks into the file: it would try covers and videos too, and a packet of hours at once.
     options |= {"format_whitelist": DEMUXERS, "codec_whitelist": "none"}
+    if _is_wav(file):
+        options |= WAV_OPTIONS
     try:
         container = av.open(TimedFile(file, clock), "r", format=form, metadata_errors="ignore", options=options)
     except (av.FFmpegError, ValueError) as error:
@@ -360,7 +374,7 @@ def _read_planes(frame: AudioFrame) -> NDArray[Any]:
     # Not frame.to_ndarray(): PyAV 18 counts planes up to a null pointer, which is missing from 8 channels on, and reads
     # what lies behind them.
     channels = frame.layout.nb_channels
-    if frame.format.is_planar:
+    if frame.format.is_planar and channels > 1:
         return np.stack([_read_plane(frame, at, frame.samples) for at in range(channels)])
     return _read_plane(frame, 0, frame.samples * channels).reshape(-1, channels).T
 

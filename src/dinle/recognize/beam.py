@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from dinle.recognize.text_scorer import State, TextScorer
 from dinle.recognize.whisper_vocabulary import WhisperVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dinle.recognize.whisper_engine import Sound, Step, WhisperEngine
 
@@ -121,6 +121,14 @@ class Hypothesis:
         return sum(first) / len(first)
 
 
+class _Gain(NamedTuple):
+    """What a scorer says of one token more: nats, its state after it, and the bytes of a character that is not whole yet."""
+
+    bonus: float
+    state: State | None
+    rest: bytes
+
+
 @dataclass
 class _Search:
     """One clip's search: its live beams, the hypotheses that are finished, and the beams that were left when it was done."""
@@ -149,17 +157,22 @@ class _Search:
             return Hypothesis()
         return self.take_best() if likeliest.tokens else likeliest
 
-    def extend(self, one: Hypothesis, token: int, log_prob: float) -> Hypothesis:
-        """The hypothesis with a token more, the end token among them; where the decoder looked is added later."""
-        if token == self.vocabulary.end:
-            bonus = self.scorer.end(one.state) if self.scorer is not None and one.state is not None else 0.0
-            return replace(one, end_log_prob=log_prob, bonus=one.bonus + bonus)
-        longer = replace(one, tokens=(*one.tokens, token), log_probs=(*one.log_probs, log_prob))
+    def judge(self, one: Hypothesis, token: int) -> _Gain:
+        """What the scorer says of a token more, the end token among them."""
         if self.scorer is None or one.state is None:
-            return longer
+            return _Gain(0.0, one.state, one.rest)
+        if token == self.vocabulary.end:
+            return _Gain(self.scorer.end(one.state), one.state, one.rest)
         piece, rest = split_characters(one.rest + self.vocabulary.spell(token))
-        bonus, state = self.scorer.advance(one.state, piece)
-        return replace(longer, bonus=one.bonus + bonus, state=state, rest=rest)
+        return _Gain(*self.scorer.advance(one.state, piece), rest)
+
+    def extend(self, one: Hypothesis, token: int, log_prob: float, gain: _Gain) -> Hypothesis:
+        """The hypothesis with that token; where the decoder looked is added later."""
+        bonus = one.bonus + gain.bonus
+        if token == self.vocabulary.end:
+            return replace(one, end_log_prob=log_prob, bonus=bonus)
+        tokens, log_probs = (*one.tokens, token), (*one.log_probs, log_prob)
+        return replace(one, tokens=tokens, log_probs=log_probs, bonus=bonus, state=gain.state, rest=gain.rest)
 
 
 def search_beams(
@@ -263,13 +276,13 @@ def _grow(search: _Search, log_probs: NDArray[np.float32], attention: NDArray[np
     return []
 
 
-def _rank(search: _Search, log_probs: NDArray[np.float32], beam_size: int) -> list[tuple[int, Hypothesis]]:
+def _rank(search: _Search, log_probs: NDArray[np.float32], beam_size: int) -> Iterator[tuple[int, Hypothesis]]:
     """The best continuations and each one's parent, the best first; only such as are possible, ends among them.
 
     What is likeliest without the scorer is always among the first ``beam_size``: without it nobody could tell whether to
     believe that somebody spoke.
     """
-    live = search.live
+    live, size = search.live, log_probs.shape[1]
     count = beam_size + len(live)
     for one, row in zip(live, log_probs, strict=True):
         row[find_looping(one.tokens)] = -np.inf
@@ -279,20 +292,17 @@ def _rank(search: _Search, log_probs: NDArray[np.float32], beam_size: int) -> li
     if search.scorer is not None:
         likeliest = int((log_probs + np.array([[one.total] for one in live], dtype=np.float32)).argmax())
         places += [likeliest] if likeliest not in places else []
-    grown: dict[int, tuple[int, Hypothesis]] = {}
-    for place in places:
-        if np.isfinite(flat[place]):
-            parent, token = divmod(place, log_probs.shape[1])
-            grown[place] = parent, search.extend(live[parent], token, float(log_probs[parent, token]))
-    if search.scorer is None:
-        return list(grown.values())
-    # by the sums that were found above, so that a scorer of nothing changes nothing
-    gains = {place: one.bonus - live[parent].bonus for place, (parent, one) in grown.items()}
-    ranked = sorted(grown, key=lambda place: float(flat[place]) + gains[place], reverse=True)
-    if likeliest in ranked[beam_size:]:
-        ranked.remove(likeliest)
-        ranked.insert(beam_size - 1, likeliest)
-    return [grown[place] for place in ranked[:count]]
+    ranked = [place for place in places if np.isfinite(flat[place])]
+    gains = {place: search.judge(live[place // size], place % size) for place in ranked}
+    if search.scorer is not None:
+        # by the sums that were found above, so that a scorer of nothing changes nothing
+        ranked.sort(key=lambda place: float(flat[place]) + gains[place].bonus, reverse=True)
+        if likeliest in ranked[beam_size:]:
+            ranked.remove(likeliest)
+            ranked.insert(beam_size - 1, likeliest)
+    for place in ranked[:count]:
+        parent, token = divmod(place, size)
+        yield parent, search.extend(live[parent], token, float(log_probs[parent, token]), gains[place])
 
 
 def split_characters(data: bytes) -> tuple[str, bytes]:
