@@ -1,6 +1,6 @@
 # demo: every step on a small data set    test: the whole suite    check: ruff, mypy, hadolint, bandit    audit: pip-audit
 # serve: the service, kept running        bench: the committed reports, anew    loadtest: locust against a running service
-# bench-service: the service under load
+# bench-service: the service under load    capacity: users and live streams per core
 # bench-wav2vec2: every precision and other engines on the architecture of wav2vec2-base
 # embedded-model: the bundled models, from public weights and texts
 # chart-js: the page's copy of Chart.js, from npm
@@ -12,7 +12,7 @@ HOST   ?= http://127.0.0.1:8000
 # The figures on the web page, from the committed reports.
 NUMBERS = $(BIN)/python -m dinle.measure.published artifacts src/dinle/serve/static/numbers.json
 
-.PHONY: demo test chromium check audit serve bench bench-wav2vec2 bench-service loadtest embedded-model chart-js clean
+.PHONY: demo test chromium check audit serve bench bench-wav2vec2 bench-service capacity loadtest embedded-model chart-js clean
 
 demo: $(READY)
 	$(BIN)/dinle demo
@@ -74,6 +74,12 @@ bench-service: $(READY)
 	test ! -d $(WAV2VEC2)/bundle || $(BIN)/dinle benchmark-service --model $(WAV2VEC2)/bundle --soak_seconds 0 \
 		--report_path artifacts/service_wav2vec2_report.md
 	$(NUMBERS)
+	$(BIN)/python -m dinle.measure.deployment_report
+
+# Users and live streams per core of both bundled models, twelve minutes; alone on the machine, please.
+capacity: $(READY)
+	$(BIN)/dinle loadtest --models models/dinle-base-tr models/dinle-ctc-tr --report_path artifacts/capacity.md
+	$(BIN)/python -m dinle.measure.deployment_report
 
 loadtest: $(READY)
 	$(BIN)/locust -f locust/locustfile.py --host $(HOST)

@@ -44,7 +44,8 @@ also that builtin, so that ordinary ``except`` clauses work::
     │   │   └── WrittenUnavailableError      the written form, where damga is not installed
     │   ├── ProtocolError                    a live stream's message that makes no sense
     │   └── dinle.serve.live_openai.InputAudioBufferCommitEmptyError   a commit of nothing
-    └── dinle.serve.process.ServiceFailedError   a service that was started did not answer
+    ├── dinle.serve.process.ServiceFailedError   a service that was started did not answer
+    └── dinle.loadtest.driver.GeneratorFailedError   the load generator ended before it had answered
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""``dinle loadtest``: what a service can carry, under load that Locust makes."""

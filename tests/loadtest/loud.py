@@ -1,0 +1,34 @@
+"""A speech detector that takes loud sound for speech: tones are none to the real one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dinle.loadtest.clips import LOUD
+from dinle.recognize.vad import CHUNK_SAMPLES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class LoudDetector:
+    """See :class:`dinle.recognize.segments.Detector`."""
+
+    def __init__(self) -> None:
+        self.left = np.zeros(0, dtype=np.float32)
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        sound = np.concatenate([self.left, samples])
+        whole = len(sound) // CHUNK_SAMPLES * CHUNK_SAMPLES
+        self.left = sound[whole:]
+        return judge(sound[:whole].reshape(-1, CHUNK_SAMPLES))
+
+    def finish(self) -> NDArray[np.float32]:
+        return judge(self.left[np.newaxis]) if len(self.left) else np.zeros(0, dtype=np.float32)
+
+
+def judge(chunks: NDArray[np.float32]) -> NDArray[np.float32]:
+    loudest: NDArray[np.float32] = np.abs(chunks).max(axis=1)
+    return (loudest > LOUD).astype(np.float32)
