@@ -12,12 +12,12 @@ HOST   ?= http://127.0.0.1:8000
 # The figures on the web page, from the committed reports.
 NUMBERS = $(BIN)/python -m dinle.measure.published artifacts src/dinle/serve/static/numbers.json
 
-.PHONY: demo test chromium check audit serve bench bench-wav2vec2 bench-service capacity loadtest embedded-model chart-js clean
+.PHONY: demo test chromium container-tools check audit serve bench bench-wav2vec2 bench-service capacity loadtest embedded-model chart-js clean
 
 demo: $(READY)
 	$(BIN)/dinle demo
 
-test: $(READY) chromium
+test: $(READY) chromium container-tools
 	$(BIN)/pytest
 
 # The page is tested in a real browser; where it cannot be installed those tests are skipped and say so.
@@ -25,6 +25,12 @@ chromium:
 	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
 		|| (apt-get update -qq && apt-get install -y -qq chromium > /dev/null) \
 		|| echo "Chromium could not be installed: the tests of the page will be skipped"
+
+# The image is built and the alerts are run by Debian's own tools; where they cannot be installed those tests are skipped and say so.
+container-tools:
+	@(command -v buildah && command -v debootstrap && command -v promtool) > /dev/null \
+		|| (apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends buildah debootstrap prometheus > /dev/null) \
+		|| echo "buildah, debootstrap and prometheus could not be installed: the tests of the image and of the alerts will be skipped"
 
 check: $(READY)
 	$(BIN)/ruff check
