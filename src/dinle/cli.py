@@ -91,6 +91,17 @@ COMMANDS = (
         "dinle.measure.service_config:ServiceBenchConfig",
         "measure",
     ),
+    Command(
+        "loadtest",
+        "   the HTTP service under rising load: users and live streams per core",
+        "dinle.loadtest.config:LoadTestConfig",
+        "loadtest",
+    ),
+    Command(
+        "plan",
+        "   a measured service -> pods, nodes, network and cost for so much audio",
+        "dinle.measure.deployment_config:PlanConfig",
+    ),
     Command("demo", "   every step above on a small data set", "dinle.demo:DemoConfig", "train"),
 )
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from dinle.build.config import CutVocabularyConfig, ExportConfig, PrepareConfig, QuantizeConfig, TrainConfig
     from dinle.build.language_model import LmConfig
     from dinle.demo import DemoConfig
+    from dinle.loadtest.config import LoadTestConfig
     from dinle.measure.config import BenchmarkConfig, CalibrateConfig, CompareConfig, EvaluateConfig, WordTimesConfig
+    from dinle.measure.deployment_config import PlanConfig
     from dinle.measure.service_config import ServiceBenchConfig
     from dinle.transcribe import TranscribeConfig
 
@@ -185,6 +187,33 @@ def benchmark_service(config: ServiceBenchConfig) -> None:
     open_console().print(render_service(report))
     print(f"report: {path}")
     print(json.dumps(summarize(report), ensure_ascii=False))
+
+
+def plan(config: PlanConfig) -> None:
+    """Plan a deployment; print the table, and one line of JSON last, for programs."""
+    from dinle.measure.deployment_report import make_plans, render_plans, to_json
+
+    plans = make_plans(config)
+    open_console().print(render_plans(plans, config))
+    print(json.dumps(to_json(plans), ensure_ascii=False))
+
+
+def loadtest(config: LoadTestConfig) -> int:
+    """Find what the service carries; print the card, where the report is, and one line of JSON last, for programs.
+
+    Returns:
+        Status 1 when a request failed, or was answered with another text than it should be.
+    """
+    from dinle.loadtest.capacity import measure_capacity
+    from dinle.loadtest.report import is_flawless, render_card, summarize
+    from dinle.measure.benchmark import find_json
+
+    path = measure_capacity(config)
+    report = read_json(find_json(path))
+    open_console().print(render_card(report))
+    print(f"report: {path}")
+    print(json.dumps(summarize(report), ensure_ascii=False))
+    return 0 if is_flawless(report) else 1
 
 
 def demo(config: DemoConfig) -> None:

@@ -33,6 +33,7 @@ also that builtin, so that ordinary ``except`` clauses work::
     ├── dinle.recognize.vad.SpeechModelError (ImportError)   the speech detector's weights are missing or unreadable
     ├── dinle.serve.errors                   what HTTP answers are made of
     │   ├── ServiceBusyError                 every worker and every waiting place is taken
+    │   │   └── dinle.scale.proxy.ReplicaLostError   the replicas that were asked died
     │   ├── StreamsBusyError                 every live stream is taken
     │   ├── ClientGoneError                  the client hung up before its answer was ready
     │   ├── DeadlineError                    not done in time
@@ -45,7 +46,9 @@ also that builtin, so that ordinary ``except`` clauses work::
     │   ├── ProtocolError                    a live stream's message that makes no sense
     │   └── dinle.serve.live_openai.InputAudioBufferCommitEmptyError   a commit of nothing
     ├── dinle.serve.process.ServiceFailedError   a service that was started did not answer
-    └── dinle.loadtest.driver.GeneratorFailedError   the load generator ended before it had answered
+    ├── dinle.loadtest.driver.GeneratorFailedError   the load generator ended before it had answered
+    ├── dinle.scale.bulk.ClusterFailedError      Ray could not run a job to its end
+    └── dinle.scale.attempts.ProcessLostError    the process died each time that it transcribed a recording
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "dinle", "numpy", "onnxruntime", "torch", "transformers", "datasets", "av", "soxr", "onnx", "jiwer",
-    "tokenizers", "peft", "faster-whisper", "ctranslate2", "openvino", "nncf",
+    "tokenizers", "peft", "faster-whisper", "ctranslate2", "openvino", "nncf", "ray",
 )  # fmt: skip
 
 

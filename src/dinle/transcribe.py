@@ -35,7 +35,13 @@ class TranscribeConfig:
     backend: Annotated[Backend, "which engine runs the model (auto: the best measured)"] = "auto"
     threads: Annotated[int | None, "threads of the engine (default: all cores)"] = None
     format: Annotated[Format, Arg("what to write", flags=("-f",))] = "text"
-    output_dir: Annotated[Path | None, Arg("write a file for each input here (default: print)", flags=("-o",))] = None
+    output_dir: Annotated[
+        Path | None,
+        Arg("write a file for each input here (default: print); with --ray the Parquet file of all", flags=("-o",)),
+    ] = None
+    ray: Annotated[
+        bool, "many files on all cores, or on the cluster at RAY_ADDRESS, into a Parquet file; a killed run goes on"
+    ] = False
     written: Annotated[
         bool, "write numbers, dates, times, money and telephone numbers as people write them (needs the extra itn)"
     ] = False
@@ -51,23 +57,23 @@ def transcribe_files(config: TranscribeConfig) -> int:
         0, or 1 when a file failed (each is named on stderr).
 
     Raises:
-        UsageError: nothing matches, several subtitle files without an output folder, or hot words that are none.
+        UsageError: nothing matches, several subtitle files without an output folder, hot words that are none, or options that
+            ``--ray`` does not go with.
         MissingExtraError: the written form is asked for, and damga is not installed.
     """
-    from dinle.hot_word_lists import collect_hot_words
     from dinle.recognize.load import load
     from dinle.recognize.written import WrittenForm
 
     sources = expand_sources(config.files)
+    if config.ray:
+        return _transcribe_in_bulk(config, sources)
     if len(sources) > 1 and config.format in {"srt", "vtt"} and config.output_dir is None:
         raise UsageError(
             f"{len(sources)} files as {config.format} need a folder to be written to: add --output_dir FOLDER"
         )
     outputs = name_outputs(sources, config)
     written_form = WrittenForm() if config.written else None
-    hot_words = collect_hot_words(
-        config.hotwords, config.hotwords_file, text_name="--hotwords", path_name="--hotwords_file"
-    )
+    hot_words = _collect_hot_words(config)
     recognizer = load(
         config.model, backend=config.backend, threads=config.threads, language_model=config.language_model
     ).with_hot_words(hot_words)
@@ -84,6 +90,28 @@ def transcribe_files(config: TranscribeConfig) -> int:
     if failed:
         print(f"dinle transcribe: {failed} of {len(sources)} files could not be transcribed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _collect_hot_words(config: TranscribeConfig) -> tuple[str, ...]:
+    from dinle.hot_word_lists import collect_hot_words
+
+    return collect_hot_words(config.hotwords, config.hotwords_file, text_name="--hotwords", path_name="--hotwords_file")
+
+
+def _transcribe_in_bulk(config: TranscribeConfig, sources: list[str]) -> int:
+    if STDIN in sources or config.format != "text":
+        raise UsageError("--ray reads files and writes a Parquet file with everything; leave out - and --format")
+    from dinle.scale.bulk import transcribe_bulk
+
+    outcome = transcribe_bulk(config, sources, _collect_hot_words(config))
+    print(outcome.output)
+    for count, what in (
+        (outcome.done_before, "were done before"),
+        (outcome.failed, f"could not be transcribed, see {outcome.errors}"),
+    ):
+        if count:
+            print(f"dinle transcribe: {count} of {len(sources)} files {what}", file=sys.stderr)
+    return 1 if outcome.failed else 0
 
 
 def expand_sources(patterns: Sequence[str]) -> list[str]:

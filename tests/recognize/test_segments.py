@@ -250,7 +250,9 @@ def test_a_cut_gives_what_the_end_of_the_recording_would_give(
         assert segmenter.cut() == []
     later = [*segmenter.push(more), *segmenter.finish()]
     check_layout([*first, *cut, *later], np.concatenate([sound, more]), rules)
-    if cut and cut[-1].start + len(cut[-1].samples) == len(sound):  # else silence before the cut is padding of what follows
+    if cut and cut[-1].start + len(cut[-1].samples) == len(
+        sound
+    ):  # else silence before the cut is padding of what follows
         alone = list(cut_segments([more], rules, detector=LoudnessDetector()))
         ends = [one.start + len(one.samples) - len(sound) for one in later]
         assert ends == [one.start + len(one.samples) for one in alone]
