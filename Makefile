@@ -17,8 +17,11 @@ NUMBERS = $(BIN)/python -m dinle.measure.published artifacts src/dinle/serve/sta
 demo: $(READY)
 	$(BIN)/dinle demo
 
+# Two at a time where nothing is timed; the service, the page, Ray and the image have the machine for themselves.
+PARALLEL := tests/build tests/measure tests/recognize
 test: $(READY) chromium container-tools
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL:%=--ignore=%)
 
 # The page is tested in a real browser; where it cannot be installed those tests are skipped and say so.
 chromium:

@@ -204,7 +204,7 @@ def test_values_that_json_cannot_say_are_written_as_strings(stderr: Written) -> 
 def test_the_text_format_has_the_same_fields(stderr: Written) -> None:
     set_up_logging("text")
     token = current_request_id.set("abc")
-    logger.info("done", extra={"audio_seconds": 7.7, "model": "a b"})
+    logger.info("done", extra={"audio_seconds": 7.7, "model": "a b", "_of_a_library": 1})
     current_request_id.reset(token)
     expected = r'\S+Z INFO dinle.test done request_id="abc" audio_seconds=7.7 model="a b"\n'
     assert re.fullmatch(expected, stderr.getvalue())

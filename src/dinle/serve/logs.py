@@ -147,7 +147,9 @@ def _format_failure(formatter: logging.Formatter, record: logging.LogRecord) -> 
 
 
 def _find_extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in record.__dict__.items() if name not in NOT_EXTRA}
+    """What the caller added; names that begin with an underscore are other libraries' (Ray puts its own on every record)."""
+    extra = record.__dict__.items()
+    return {name: value for name, value in extra if name not in NOT_EXTRA and not name.startswith("_")}
 
 
 def _find_ids() -> dict[str, Any]:
