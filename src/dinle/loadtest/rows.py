@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    Row = dict[str, Any]
+    from dinle.loadtest.stages import Row
 
 _NUMBERS = frozenset({
     "audio_s", "start_s", "late_s", "seconds", "at_s", "queue_depth", "running", "live_streams", "rejected", "cpu_s", "rss_mb",
