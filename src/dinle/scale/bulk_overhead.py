@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
-from dinle.config import Arg, add_arguments, build_config, list_fields
+from dinle.config import Arg, add_arguments, build_config
 from dinle.errors import UsageError
 from dinle.progress import open_console
 from dinle.recognize.audio import find_duration
@@ -167,9 +167,7 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m dinle.scale.bulk_overhead", description=BulkOverheadConfig.__doc__)
     add_arguments(parser, BulkOverheadConfig)
-    known = list_fields(BulkOverheadConfig)
-    given = {name: value for name, value in vars(parser.parse_args()).items() if name in known}
-    report = measure_bulk_overhead(build_config(BulkOverheadConfig, given, where="bulk_overhead"))
+    report = measure_bulk_overhead(build_config(BulkOverheadConfig, vars(parser.parse_args()), where="bulk_overhead"))
     open_console().print(render_bulk_overhead(report))
     sys.stdout.write(f"{json.dumps(report, ensure_ascii=False)}\n")
     return 0

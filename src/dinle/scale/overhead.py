@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
-from dinle.config import add_arguments, build_config, list_fields
+from dinle.config import add_arguments, build_config
 from dinle.measure.load import check_clips, run_closed_loop, set_texts
 from dinle.measure.load_client import OK
 from dinle.measure.service_clips import make_clips, recognize_clips
@@ -175,8 +175,7 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m dinle.scale.overhead", description=OverheadConfig.__doc__)
     add_arguments(parser, OverheadConfig)
-    given = {name: value for name, value in vars(parser.parse_args()).items() if name in list_fields(OverheadConfig)}
-    report = measure_overhead(build_config(OverheadConfig, given, where="overhead"))
+    report = measure_overhead(build_config(OverheadConfig, vars(parser.parse_args()), where="overhead"))
     open_console().print(render_overhead(report))
     sys.stdout.write(f"throughput lost: {report['throughput_lost']:.1%}\n{json.dumps(report, ensure_ascii=False)}\n")
     return 0
