@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 class LoudDetector:
     """See :class:`dinle.recognize.segments.Detector`."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: float = LOUD) -> None:
+        self.least = least
         self.left = np.zeros(0, dtype=np.float32)
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         sound = np.concatenate([self.left, samples])
         whole = len(sound) // CHUNK_SAMPLES * CHUNK_SAMPLES
         self.left = sound[whole:]
-        return judge(sound[:whole].reshape(-1, CHUNK_SAMPLES))
+        return judge(sound[:whole].reshape(-1, CHUNK_SAMPLES), self.least)
 
     def finish(self) -> NDArray[np.float32]:
-        return judge(self.left[np.newaxis]) if len(self.left) else np.zeros(0, dtype=np.float32)
+        return judge(self.left[np.newaxis], self.least) if len(self.left) else np.zeros(0, dtype=np.float32)
 
 
-def judge(chunks: NDArray[np.float32]) -> NDArray[np.float32]:
+def judge(chunks: NDArray[np.float32], least: float) -> NDArray[np.float32]:
     loudest: NDArray[np.float32] = np.abs(chunks).max(axis=1)
-    return (loudest > LOUD).astype(np.float32)
+    return (loudest > least).astype(np.float32)

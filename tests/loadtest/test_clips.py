@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from dinle.errors import ManifestError, UsageError
 from dinle.loadtest.clips import (
+    LINGERS_S,
+    LOUD,
     choose_runs,
     decode_pcm,
     encode_pcm,
+    ends_clearly,
     find_places,
     make_clips,
     make_mix,
+    make_pause,
     make_scripts,
     read_sources,
     write_finals,
@@ -24,6 +28,9 @@ from dinle.loadtest.stages import BYTES_PER_S, PAUSE_S
 from dinle.manifest import Clip, write_manifest
 from dinle.measure.service_clips import SILENCE_S, read_sound
 from dinle.recognize.audio import SAMPLE_RATE_HZ, decode_audio
+from dinle.recognize.segments import SegmentRules, cut_segments
+from dinle.recognize.spans import CHUNK_S
+from dinle.recognize.stream import StreamRules
 from tests.fakes import fake_recognizer, make_tone
 from tests.loadtest.loud import LoudDetector
 from tests.sounds import encode_wav
@@ -31,7 +38,14 @@ from tests.sounds import encode_wav
 if TYPE_CHECKING:
     from pathlib import Path
 
+MURMUR = LOUD * 0.8
 LENGTHS_S = (1.0, 2.1, 4.0, 9.0, 3.4, 5.2, 3.0, 6.3, 3.7, 4.4, 5.6, 3.2, 4.9, 2.0, 6.1)
+
+
+@pytest.fixture
+def tones_are_speech(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("dinle.loadtest.clips", "dinle.recognize.segments"):
+        monkeypatch.setattr(f"{module}.SpeechDetector", LoudDetector)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +96,7 @@ def test_the_first_run_is_the_closest_of_all_runs(durations_s: list[float], want
     assert len(set(used)) == min(len(used), size)
 
 
+@pytest.mark.usefixtures("tones_are_speech")
 def test_scripts_are_sentences_with_pauses_long_enough(sources: list[Clip]) -> None:
     scripts = make_scripts(sources, 12.0, seed=1, count=2)
     assert scripts[0].sound != scripts[1].sound
@@ -97,6 +112,28 @@ def test_scripts_are_sentences_with_pauses_long_enough(sources: list[Clip]) -> N
         assert np.abs(sound[last + 1 :]).max() > 0  # a microphone is never silent
 
 
+@pytest.mark.parametrize(("quiet_s", "clear"), [(0.0, True), (0.2, True), (0.6, False)])
+def test_a_sentence_ends_clearly_where_no_speech_follows_its_last_loud_sample(
+    quiet_s: float, clear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dinle.loadtest.clips.SpeechDetector", lambda: LoudDetector(0.9 * MURMUR))
+    murmur = np.full(round(quiet_s * SAMPLE_RATE_HZ), MURMUR, dtype=np.float32)  # speech to the detector, but not loud
+    sentence = np.concatenate([make_tone(3.0), murmur])
+    pause = make_pause(np.random.default_rng(0))
+    assert ends_clearly([make_tone(1.0), pause, sentence, pause]) == clear
+    assert not ends_clearly([murmur, pause])
+
+
+def test_the_segments_of_a_script_end_soon_after_its_sentences() -> None:
+    """Else a final is late however few streams there are: sentences that linger in the detector's ear are left out."""
+    rules = StreamRules().adapt(SegmentRules())
+    for script in make_scripts(read_sources("mini"), 18.0, seed=1):
+        segments = cut_segments([decode_pcm(script.sound)], rules)
+        ends_s = [(segment.start + len(segment.samples)) / SAMPLE_RATE_HZ for segment in segments]
+        for _, end_s in script.places:
+            assert min(at for at in ends_s if at > end_s) - end_s <= LINGERS_S + rules.pad_s + 2 * CHUNK_S
+
+
 def test_places_are_of_loud_sound_alone() -> None:
     quiet, loud = np.full(1600, 0.001, dtype=np.float32), np.full(800, 0.5, dtype=np.float32)
     sentence = np.concatenate([quiet, loud, quiet])
@@ -110,8 +147,8 @@ def test_sound_keeps_its_sixteen_bits() -> None:
     assert decode_pcm(encode_pcm(np.array([2.0, -2.0], dtype=np.float32))).tolist() == [1 - 2**-15, -1.0]
 
 
-def test_finals_are_the_texts_of_the_segments(sources: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dinle.recognize.segments.SpeechDetector", LoudDetector)
+@pytest.mark.usefixtures("tones_are_speech")
+def test_finals_are_the_texts_of_the_segments(sources: list[Clip]) -> None:
     (script,) = make_scripts(sources, 8.0, seed=1, count=1)
     finals = write_finals(script, fake_recognizer("merhaba"), 0.5)
     assert finals == ("merhaba",) * len(script.places)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from dinle.measure.service_figures import (
     summarize_recovery,
     summarize_seconds,
 )
-from dinle.measure.service_watch import Watch, read_lag, read_usage
+from dinle.measure.service_watch import Sleeper, Watch, read_lag, read_usage
 from tests.measure.services import METRICS, fake_service
 
 if TYPE_CHECKING:
@@ -192,6 +194,28 @@ def test_a_watch_sees_memory_processor_health_and_lag() -> None:
     assert figures["client_cores"] == pytest.approx(busy["client_cpu_s"] / (busy["ended_s"] - busy["began_s"]))
     assert figures["lag"]["max_s"] == 0.0042
     assert figures["healthz_failed"] == 0
+    assert 0 < busy["sleeper_late_s"] <= idle["sleeper_late_s"] < 5
+    assert figures["sleeper_late_s"] == busy["sleeper_late_s"]
+
+
+def test_a_sleeper_that_is_stopped_was_late() -> None:
+    sleeper = Sleeper()
+    sleeper.start()
+    try:
+        while sleeper.most_late_s == 0:
+            time.sleep(0.01)
+        (process,) = (one for one in multiprocessing.active_children() if one.name == "sleeper")
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(process.pid, signal.SIGCONT)
+        ends = time.monotonic() + 5
+        while sleeper.most_late_s < 0.25 and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert sleeper.most_late_s >= 0.25
+    finally:
+        sleeper.stop()
+    assert not any(one.name == "sleeper" for one in multiprocessing.active_children())
 
 
 def test_a_watch_of_a_service_that_is_gone_says_so_in_its_samples() -> None:

@@ -73,7 +73,7 @@ def measured() -> dict[str, Any]:
         "samples": [{"at_s": float(at), "rss_mb": 200.0 + at / 100, "cpu_s": at / 2, "healthz_s": 0.002} for at in range(693)],
         "phases": [{"name": name, "began_s": float(began), "ended_s": float(ended), "server_cpu_s": 1.5 * (ended - began),
                     "client_cpu_s": 0.1 * (ended - began),
-                    "machine_cpu_s": 1.7 * (ended - began), "lag": lag} for name, began, ended in spans],
+                    "machine_cpu_s": 1.7 * (ended - began), "lag": lag, "sleeper_late_s": 0.087} for name, began, ended in spans],
         "conditions": CONDITIONS,
         "machine": MACHINE,
     }  # fmt: skip

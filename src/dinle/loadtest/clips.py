@@ -11,8 +11,10 @@ from dinle.loadtest.stages import PAUSE_S, LiveScript
 from dinle.manifest import read_manifest
 from dinle.measure.service_clips import MINI, SILENCE_S, encode_clip, join_waveforms
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
-from dinle.recognize.segments import cut_segments
+from dinle.recognize.segments import SegmentRules, cut_segments
+from dinle.recognize.spans import CHUNK_S
 from dinle.recognize.stream import StreamRules
+from dinle.recognize.vad import SpeechDetector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,7 @@ CLIPS_OF_A_LENGTH = 4
 SCRIPTS = 4
 SENTENCE_S = (2.5, 8.0)  # of live speech: what people say in one breath
 LOUD = 0.01  # a sample above this belongs to the speech; the clips' own noise is far below
+LINGERS_S = 0.25  # a detector's end of speech after the last loud sample, at most
 NOISE = 0.001  # of the pauses, -60 dB: no microphone is silent
 _INT16 = 2**15
 
@@ -105,24 +108,47 @@ def _find_end(durations_s: Sequence[float], start: int, length_s: float) -> tupl
 def make_scripts(sources: Sequence[Clip], seconds: float, seed: int, count: int = SCRIPTS) -> list[LiveScript]:
     """Scripts of at least so many seconds: sentences with a second of quiet noise after each.
 
+    Sentences whose end is in doubt are left out (:func:`ends_clearly`): their finals are late however few streams there are.
+
     Raises:
-        UsageError: no source is between 2.5 and 8 s long.
+        UsageError: no source is between 2.5 and 8 s long and ends clearly.
         AudioError: a source cannot be read.
     """
     low, high = SENTENCE_S
     sentences = [source for source in sources if low <= source.duration_s <= high]
-    if not sentences:
-        raise UsageError(f"none of {len(sources)} clips is {low:g} to {high:g} s long, as live speech needs")
     generator = np.random.default_rng(seed)
     scripts, order = [], list[int]()
     for number in range(count):
         parts: list[Waveform] = []
+        refused = 0
         while sum(map(len, parts)) < seconds * SAMPLE_RATE_HZ:
+            if refused == len(sentences):
+                raise UsageError(
+                    f"none of {len(sources)} clips is {low:g} to {high:g} s long and ends clearly, as live speech needs; "
+                    "give a manifest of single sentences"
+                )
             order = order or generator.permutation(len(sentences)).tolist()
-            noise = NOISE * generator.standard_normal(round(PAUSE_S * SAMPLE_RATE_HZ))
-            parts += [decode_audio(sentences[order.pop()].audio), noise.astype(np.float32)]
+            added = [decode_audio(sentences[order.pop()].audio), make_pause(generator)]
+            clear = ends_clearly([*parts, *added])
+            parts, refused = ([*parts, *added], 0) if clear else (parts, refused + 1)
         scripts.append(LiveScript(f"live-{number}", encode_pcm(np.concatenate(parts)), find_places(parts)))
     return scripts
+
+
+def make_pause(generator: np.random.Generator) -> Waveform:
+    """A second (S,) of quiet noise."""
+    return (NOISE * generator.standard_normal(round(PAUSE_S * SAMPLE_RATE_HZ))).astype(np.float32)
+
+
+def ends_clearly(parts: Sequence[Waveform]) -> bool:
+    """Whether the speech detector hears the end of the last sentence at its last loud sample, or soon after it.
+
+    Args:
+        parts: sentence, pause, sentence, pause.
+    """
+    places = find_places(parts)
+    speech = np.flatnonzero(SpeechDetector().push(np.concatenate(parts)) >= SegmentRules().end_probability)
+    return bool(places) and bool(speech.size) and (speech[-1] + 1) * CHUNK_S - places[-1][1] <= LINGERS_S
 
 
 def find_places(parts: Sequence[Waveform]) -> tuple[tuple[float, float], ...]:

@@ -186,6 +186,7 @@ def summarize_phase(phase: Mapping[str, Any], samples: Iterable[Mapping[str, Any
         "healthz": summarize_seconds([one for one in inside if one is not None]),
         "healthz_failed": sum(one is None for one in inside),
         "lag": summarize_lag(lag["before"]["buckets"], after["buckets"], after["max_s"]) if after else None,
+        "sleeper_late_s": phase["sleeper_late_s"],
     }
 
 

@@ -38,7 +38,9 @@ _HOW_MEASURED = """\
   answered, until it takes no more than {factor:g} times the p95 of the unloaded service.
 - Texts: every answer is compared with what the same model made of the same bytes offline, before the service was started.
 - Memory: resident memory of the service's process, read from /proc; 1 MB is 10⁶ bytes. `/healthz` is asked as often.
-- Lag of the event loop: from the service's own histogram, where it has one; the maximum is since its start.
+- Lag of the event loop: from the service's own histogram, where it has one; the maximum is since its start. Beside it, how late
+  at most a process woke that does nothing but sleep a hundredth of a second: where it is as late, the machine stood still (as
+  virtual machines do when their cores are given to others), not the loop.
 - Every request with its times, status and clip is written beside the report, `{requests}`; the repository leaves it out."""
 
 
@@ -275,7 +277,7 @@ def _describe_texts(report: Mapping[str, Any]) -> str:
 def _list_phases(report: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
     header = (
         "phase", "seconds", "cores of the service", "of the generator", "of other work", "/healthz p50, p95, most",
-        "event loop's lag p50, p99", "most",
+        "event loop's lag p50, p99", "most", "of a process that only sleeps",
     )  # fmt: skip
     rows = []
     for phase in report["phases"]:
@@ -291,6 +293,7 @@ def _list_phases(report: Mapping[str, Any]) -> tuple[Sequence[str], list[list[st
             ", ".join(asked) + failed,
             ", ".join(_format_lag(lag.get(key)) for key in ("p50_s", "p99_s")) if lag else _NONE,
             _format_lag(lag.get("max_s")),
+            _format_lag(phase["sleeper_late_s"]),
         ])  # fmt: skip
     return header, rows
 

@@ -11,6 +11,7 @@ failed.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import threading
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SAMPLE_EVERY_S = 1.0
+SLEEP_S = 0.01  # as long as the service's own watch of its loop sleeps
 HEALTH_TIMEOUT_S = 10.0
 LAG_HISTOGRAM = "dinle_event_loop_lag_seconds"
 LAG_MAXIMUM = "dinle_event_loop_lag_max_seconds"
@@ -90,6 +92,40 @@ def read_lag(metrics: str) -> dict[str, Any] | None:
     return {"buckets": buckets, "max_s": max_s} if buckets or max_s is not None else None
 
 
+class Sleeper:
+    """A process that only sleeps, a hundred times a second, and how late it wakes.
+
+    It is late when the machine stops everybody: a virtual machine whose cores are given to another one cannot do better.
+    """
+
+    def __init__(self) -> None:
+        spawned = multiprocessing.get_context("spawn")
+        self._most = spawned.Value("d", 0.0)
+        self._process = spawned.Process(target=sleep_on, args=(self._most, SLEEP_S), name="sleeper", daemon=True)
+
+    @property
+    def most_late_s(self) -> float:
+        """The latest it woke up so far."""
+        return float(self._most.value)
+
+    def start(self) -> None:
+        """Begin to sleep."""
+        self._process.start()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+
+def sleep_on(most: Any, period_s: float) -> None:
+    """Sleep again and again until terminated; ``most`` holds the seconds by which the latest wake-up was late."""
+    while True:
+        asleep = time.perf_counter()
+        time.sleep(period_s)
+        most.value = max(most.value, time.perf_counter() - asleep - period_s)
+
+
 class Watch:
     """Samples a service until it is closed, and keeps what each phase of the benchmark cost.
 
@@ -113,16 +149,19 @@ class Watch:
         self._began = time.perf_counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample_on, name="service-watch", daemon=True)
+        self._sleeper = Sleeper()
 
     def __enter__(self) -> Watch:  # noqa: PYI034 - Self is what subclasses would need
         """Begin to sample."""
         self._thread.start()
+        self._sleeper.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take a last sample and stop."""
         self._stop.set()
         self._thread.join()
+        self._sleeper.stop()
         self._health.close()
         self._metrics.close()
 
@@ -130,8 +169,9 @@ class Watch:
     def phase(self, name: str) -> Iterator[None]:
         """Write down what a phase costs.
 
-        ``{"name", "began_s", "ended_s", "server_cpu_s", "client_cpu_s", "machine_cpu_s", "lag"}``: processor time of the
-        service, of this process and of everything on the machine; ``lag`` holds the event loop's histogram before and after.
+        ``{"name", "began_s", "ended_s", "server_cpu_s", "client_cpu_s", "machine_cpu_s", "lag", "sleeper_late_s"}``:
+        processor time of the service, of this process and of everything on the machine; ``lag`` holds the event loop's histogram
+        before and after; ``sleeper_late_s`` is how late a process that only sleeps woke at most, since the watch began.
         What cannot be measured is null.
         """
         lag, before, began_s = self._read_lag(), self._read_clocks(), self._now()
@@ -143,7 +183,14 @@ class Watch:
         }
         lags = {"before": lag, "after": self._read_lag()} if lag is not None else None
         self.phases.append(
-            {"name": name, "began_s": round(began_s, 3), "ended_s": round(ended_s, 3), **spent, "lag": lags}
+            {
+                "name": name,
+                "began_s": round(began_s, 3),
+                "ended_s": round(ended_s, 3),
+                **spent,
+                "lag": lags,
+                "sleeper_late_s": self._sleeper.most_late_s,
+            }
         )
 
     def _read_clocks(self) -> dict[str, float | None]:
