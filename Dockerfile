@@ -22,7 +22,7 @@ WORKDIR /opt/dinle/lib/python3.11/site-packages
 # hadolint ignore=DL3008  # binutils does not reach the image
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/* \
     && rm -r onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
-        onnxruntime/capi/libonnxruntime.so.* lib64 \
+        onnxruntime/capi/libonnxruntime.so.* \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && find . -type f -regex '.*\.\(a\|c\|cpp\|h\|hpp\|pxd\|pyi\|pyx\)' -delete \
     && find av uvloop httptools -name '*.so' -exec strip --strip-debug {} + \

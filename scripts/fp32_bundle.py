@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the bundle goes")
     folder = parser.parse_args().folder
     source = read_bundle(MODEL)
-    plain = export(ExportConfig(checkpoint_dir=str(MODEL / "checkpoint"), onnx_dir=folder, name=source.name, int8=False))
+    plain = export(
+        ExportConfig(checkpoint_dir=str(MODEL / "checkpoint"), onnx_dir=folder, name=source.name, int8=False)
+    )
     shutil.copytree(source.folder / "lm", folder / "lm", dirs_exist_ok=True)
     lent = {name: getattr(source, name) for name in ("language_model", "word_start_offset_s", "word_end_offset_s")}
     write_bundle(replace(plain, **lent))

@@ -104,7 +104,7 @@ def test_a_file_that_was_changed_is_named(bundle: Bundle, tmp_path: Path) -> Non
 
 def test_an_unclear_letter_is_written_as_the_texts_expect_it(bundle: Bundle, tmp_path: Path) -> None:
     sound = spell_levels("bugün hava çok güzel")
-    letter = bundle.vocabulary.encode("v")[0]  # type: ignore[union-attr]
+    letter = bundle.vocabulary.encode("v")[0]
     blurred = np.where(np.isclose(sound, letter / 100), np.float32((letter - 0.55) / 100), sound)
     assert load(bundle.folder).transcribe(blurred).text == "bugün haüa çok güzel"
     build_into_bundle(make_config(bundle, "build", write_lines(tmp_path / "a.txt", GENERAL)))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinle.errors import VocabularyError
-from dinle.recognize.whisper_vocabulary import BYTES, WhisperVocabulary
+from dinle.recognize.whisper_vocabulary import BYTES, MAX_PROMPT_TOKENS, WhisperVocabulary
 from tests.recognize.writers import CHARACTERS, VOCABULARY, spell_bytes
 
 SINGLE = WhisperVocabulary(tokens=(*(CHARACTERS[byte] for byte in range(256)), "<|end|>"), prefix=(256,), end=256)
@@ -28,6 +28,39 @@ def test_decodes_what_was_spelled_byte_by_byte(text: str) -> None:
     assert (
         SINGLE.decode(text.encode("utf-8", errors="ignore")) == text.encode("utf-8", errors="ignore").decode().strip()
     )
+
+
+@given(text=st.text(alphabet="abc ışİé😀", max_size=30))
+def test_what_is_encoded_is_decoded(text: str) -> None:
+    assert SINGLE.decode(SINGLE.encode(text)) == text.strip()
+
+
+def test_a_text_is_spelled_with_the_longest_tokens_and_never_with_those_that_steer() -> None:
+    tokens = (
+        *(CHARACTERS[byte] for byte in range(256)),
+        spell_bytes(" dinle"),
+        spell_bytes(" di"),
+        "<|end|>",
+        "<|tr|>",
+    )
+    vocabulary = WhisperVocabulary(tokens, prefix=(259,), end=258)
+    assert vocabulary.encode(" dinle di") == [256, 257]
+    assert vocabulary.encode("<|tr|>") == list(b"<|tr|>")
+    assert vocabulary.encode("") == []
+
+
+def test_a_prompt_stands_before_the_prefix_and_only_a_short_one() -> None:
+    tokens = (*(CHARACTERS[byte] for byte in range(256)), "<|end|>", "<|startofprev|>", "<|start|>")
+    plain = WhisperVocabulary(tokens, prefix=(258,), end=256, suppressed=(257, 258))
+    prompted = plain.prompt(["Iğdır", "Şile"])
+    assert prompted.prefix[0] == 257
+    assert prompted.decode(prompted.prefix[1:-1]) == "Iğdır, Şile."
+    assert prompted.prefix[-1] == 258
+    assert prompted.suppressed == plain.suppressed
+    assert plain.prompt([]) is plain
+    assert plain.prompt(["a" * (MAX_PROMPT_TOKENS - 2)]).prefix != plain.prefix
+    assert plain.prompt(["a" * (MAX_PROMPT_TOKENS - 1)]) is plain  # the space before it and the full stop count too
+    assert SINGLE.prompt(["Iğdır"]) is SINGLE  # no token for what was said before
 
 
 def test_a_character_may_be_spread_over_tokens() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -90,10 +90,16 @@ class WhisperRecognizer(Recognizer):
             overlap_s=min(OVERLAP_S, self.segments.max_s / 8),
         )
         self.engine = engine
-        self.vocabulary = vocabulary
+        self.vocabulary = self.prompted = vocabulary
         self.window = window
         self.beam = beam if beam is not None else BeamRules()
         self.batch_size = batch_size
+
+    def with_hot_words(self, words: Iterable[str]) -> Self:
+        """See :class:`Recognizer`; a short list is the decoder's prompt besides."""
+        expecting = super().with_hot_words(words)
+        expecting.prompted = self.vocabulary.prompt(expecting.language_model.hot_words)
+        return expecting
 
     def warm_up(self) -> None:
         """See :class:`Recognizer`; what is written of the noise is thrown away."""
@@ -140,7 +146,7 @@ class WhisperRecognizer(Recognizer):
             waveforms[row, : len(one.samples)] = one.samples
         sound = self.engine.encode(waveforms, lengths)
         scorer = self.language_model.scorer
-        texts = search_beams(self.engine, self.vocabulary, sound, seconds, beam or self.beam, scorer=scorer)
+        texts = search_beams(self.engine, self.prompted, sound, seconds, beam or self.beam, scorer=scorer)
         for segment, text in zip(segments, texts, strict=True):
             yield self._correct_words(segment, list(self._time_words(segment, text)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from dinle.errors import VocabularyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+PREVIOUS = "<|startofprev|>"  # begins what was said before a transcript: Whisper's prompt
+MAX_PROMPT_TOKENS = 144  # some 25 names; every token that is read makes each written one dearer
 FIELDS = ("tokens", "prefix", "end", "suppressed", "suppressed_first")
 
 
@@ -48,6 +50,7 @@ class WhisperVocabulary:
     suppressed: tuple[int, ...] = ()
     suppressed_first: tuple[int, ...] = ()
     _bytes: dict[int, bytes] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _index: dict[bytes, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for index in (*self.prefix, self.end, *self.suppressed, *self.suppressed_first):
@@ -72,6 +75,36 @@ class WhisperVocabulary:
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, without space at its ends; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(map(self.spell, tokens)).decode("utf-8", errors="replace").strip()
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens that spell a text, at each place the longest; a byte that no token begins with is left out.
+
+        BPE joins in the order of its merges, which a bundle does not hold; the letters are the same.
+        """
+        if not self._index:
+            steering = {*self.suppressed, *self.prefix, self.end}
+            written = (token for token in range(self.size) if token not in steering and self.spell(token))
+            self._index.update({self.spell(token): token for token in written})
+        longest = max(map(len, self._index))
+        data, found, at = text.encode(), [], 0
+        while at < len(data):
+            ends = range(min(len(data), at + longest), at, -1)
+            end = next((end for end in ends if data[at:end] in self._index), None)
+            if end is not None:
+                found.append(self._index[data[at:end]])
+            at = end or at + 1
+        return found
+
+    def prompt(self, words: Sequence[str]) -> WhisperVocabulary:
+        """The same vocabulary, its transcripts beginning as if these words had been said before: so they are expected.
+
+        It is itself where there are none, where the list is longer than :data:`MAX_PROMPT_TOKENS`, and where the model has no
+        token for what was said before.
+        """
+        tokens = self.encode(f" {', '.join(words)}.") if words and PREVIOUS in self.tokens else []
+        if not tokens or len(tokens) > MAX_PROMPT_TOKENS:
+            return self
+        return replace(self, prefix=(self.tokens.index(PREVIOUS), *tokens, *self.prefix))
 
     def split_words(self, tokens: Sequence[int]) -> list[range]:
         """Places of the tokens of each word: a word begins with a token that begins with white space."""
