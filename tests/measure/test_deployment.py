@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REPORTS = sorted((ROOT / "artifacts").glob("service_*report.json"))
 LOADS = st.floats(0.01, 0.99)
 # A pod that hears 20 s of sound in a second with two workers: clips of 5 s keep a worker for half a second.
-POD = ServiceFigures(model="m", workers=2, cores=2, rtfx=20.0, clip_s=5.0, memory_mb=400.0)
+POD = ServiceFigures(model="m", backend="onnx_int8", workers=2, cores=2, rtfx=20.0, clip_s=5.0, memory_mb=400.0)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,14 @@ def test_a_plan_carries_its_load(hours: float, peak: float, batch: float, zones:
 
 
 def capacity_report(streams: float | None = 4.0) -> dict[str, Any]:
-    """What is read of a load test's report: the model of the first service report, and another one."""
-    name = read_figures(REPORTS[0]).model
+    """What is read of a load test's report: the model of the first service report, another one, and it in fp32."""
+    measured = read_figures(REPORTS[0])
+    mine = {"name": measured.model, "backend": measured.backend}
     live = None if streams is None else {"streams_per_core": streams}
     lengths = [{"length_s": 3.0, "users_per_core": 11.8}, {"length_s": 30.0, "users_per_core": None}]
-    return {
-        "models": [{"name": "other", "lengths": [], "live": None}, {"name": name, "lengths": lengths, "live": live}]
-    }
+    nothing: dict[str, Any] = {"lengths": [], "live": None}
+    others = [mine | {"name": "other"} | nothing, mine | {"backend": "onnx"} | nothing]
+    return {"models": [*others, mine | {"lengths": lengths, "live": live}]}
 
 
 def test_live_streams_take_pods_of_their_own(tmp_path: Path) -> None:

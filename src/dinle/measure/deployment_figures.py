@@ -21,6 +21,8 @@ class ServiceFigures:
     """What was measured of one service on its own cores; one pod of the plan."""
 
     model: str
+    backend: str
+    """What ran it: a model's precisions carry different loads."""
     workers: int
     """Requests that are worked on side by side."""
     cores: int
@@ -79,6 +81,7 @@ def extract_figures(report: Mapping[str, Any], name: str = "the report") -> Serv
         given = report["conditions"]
         figures = ServiceFigures(
             model=given["model"]["name"],
+            backend=given["model"]["backend"],
             workers=given["workers"],
             cores=given["workers"] * given["threads"],
             rtfx=min(load["rtfx"] for load in loads),
@@ -95,7 +98,7 @@ def extract_figures(report: Mapping[str, Any], name: str = "the report") -> Serv
 
 
 def add_capacity(figures: ServiceFigures, report: Mapping[str, Any], name: str = "the report") -> ServiceFigures:
-    """The figures with what a load test found of the same model; as they are where it did not test that model.
+    """The figures with what a load test found of the same model on the same backend; as they are where it did not test that.
 
     Args:
         figures: of ``dinle benchmark-service``.
@@ -106,7 +109,8 @@ def add_capacity(figures: ServiceFigures, report: Mapping[str, Any], name: str =
         UsageError: not such a report.
     """
     try:
-        tested = next((model for model in report["models"] if model["name"] == figures.model), None)
+        wanted = (figures.model, figures.backend)
+        tested = next((model for model in report["models"] if (model["name"], model["backend"]) == wanted), None)
         if tested is None:
             return figures
         users = tuple((one["length_s"], one["users_per_core"]) for one in tested["lengths"])
