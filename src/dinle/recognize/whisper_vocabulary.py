@@ -76,18 +76,23 @@ class WhisperVocabulary:
         """The text of tokens, without space at its ends; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(map(self.spell, tokens)).decode("utf-8", errors="replace").strip()
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, most: int | None = None) -> list[int]:
         """Tokens that spell a text, at each place the longest; a byte that no token begins with is left out.
 
         BPE joins in the order of its merges, which a bundle does not hold; the letters are the same.
+
+        Args:
+            text: what is spelled.
+            most: so many tokens are enough (``None``: all).
         """
         if not self._index:
             steering = {*self.suppressed, *self.prefix, self.end}
             written = (token for token in range(self.size) if token not in steering and self.spell(token))
             self._index.update({self.spell(token): token for token in written})
         longest = max(map(len, self._index))
-        data, found, at = text.encode(), [], 0
-        while at < len(data):
+        data, at = text.encode(), 0
+        found: list[int] = []
+        while at < len(data) and len(found) != most:
             ends = range(min(len(data), at + longest), at, -1)
             end = next((end for end in ends if data[at:end] in self._index), None)
             if end is not None:
@@ -101,7 +106,9 @@ class WhisperVocabulary:
         It is itself where there are none, where the list is longer than :data:`MAX_PROMPT_TOKENS`, and where the model has no
         token for what was said before.
         """
-        tokens = self.encode(f" {', '.join(words)}.") if words and PREVIOUS in self.tokens else []
+        if not words or PREVIOUS not in self.tokens:
+            return self
+        tokens = self.encode(f" {', '.join(words)}.", MAX_PROMPT_TOKENS + 1)  # one more shows that the list is too long
         if not tokens or len(tokens) > MAX_PROMPT_TOKENS:
             return self
         return replace(self, prefix=(self.tokens.index(PREVIOUS), *tokens, *self.prefix))
