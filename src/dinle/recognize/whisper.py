@@ -11,6 +11,7 @@ from dinle.recognize.alignment import align_tokens
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform
 from dinle.recognize.beam import BeamRules, Hypothesis, search_beams
 from dinle.recognize.recognizer import Piece, Recognizer, make_noise
+from dinle.recognize.second_hearing import hear_again
 from dinle.recognize.segments import Segment, SegmentRules, hear_segments
 from dinle.recognize.stitching import Stitcher
 from dinle.recognize.transcript import Word
@@ -125,12 +126,12 @@ class WhisperRecognizer(Recognizer):
             yield Piece(self._stitch_segments(waiting, stitcher), settled)
 
     def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:
-        """See :class:`Recognizer`; a draft is searched greedily."""
-        return tuple(self.write_segments([segment], replace(self.beam, beam_size=1) if draft else None))
+        """See :class:`Recognizer`; a draft is searched greedily, and what was passed over is not heard again."""
+        return tuple(self.write_segments([segment], draft=draft))
 
-    def write_segments(self, segments: Sequence[Segment], beam: BeamRules | None = None) -> Iterator[Word]:
-        """The words of segments that are heard and decoded as one batch; by other rules than the recogniser's, if given."""
-        for words in self._write_each(segments, beam):
+    def write_segments(self, segments: Sequence[Segment], *, draft: bool = False) -> Iterator[Word]:
+        """The words of segments that are heard and decoded as one batch; see :meth:`recognize_segment` for drafts."""
+        for words in self._write_each(segments, draft=draft):
             yield from words
 
     def _stitch_segments(self, segments: Sequence[Segment], stitcher: Stitcher) -> tuple[Word, ...]:
@@ -138,7 +139,17 @@ class WhisperRecognizer(Recognizer):
         written = zip(segments, self._write_each(segments), strict=True)
         return tuple(word for segment, words in written for word in stitcher.push(words, segment))
 
-    def _write_each(self, segments: Sequence[Segment], beam: BeamRules | None = None) -> Iterator[list[Word]]:
+    def _write_each(self, segments: Sequence[Segment], *, draft: bool = False) -> Iterator[list[Word]]:
+        beam = replace(self.beam, beam_size=1) if draft else self.beam
+        for segment, words in zip(segments, self._hear(segments, beam), strict=True):
+            whole = words if draft else hear_again(segment, words, self._hear_part)
+            yield self._correct_words(segment, whole)
+
+    def _hear_part(self, part: Segment) -> list[Word]:
+        return self._hear([part], self.beam)[0]
+
+    def _hear(self, segments: Sequence[Segment], beam: BeamRules) -> list[list[Word]]:
+        """What is written of each segment, with times as the alignment gives them."""
         seconds = [len(one.samples) / SAMPLE_RATE_HZ for one in segments]
         lengths = np.array([round(self.window.fill(one) * SAMPLE_RATE_HZ) for one in seconds], dtype=np.int64)
         waveforms = np.zeros((len(segments), int(lengths.max())), dtype=np.float32)
@@ -146,9 +157,8 @@ class WhisperRecognizer(Recognizer):
             waveforms[row, : len(one.samples)] = one.samples
         sound = self.engine.encode(waveforms, lengths)
         scorer = self.language_model.scorer
-        texts = search_beams(self.engine, self.prompted, sound, seconds, beam or self.beam, scorer=scorer)
-        for segment, text in zip(segments, texts, strict=True):
-            yield self._correct_words(segment, list(self._time_words(segment, text)))
+        texts = search_beams(self.engine, self.prompted, sound, seconds, beam, scorer=scorer)
+        return [list(self._time_words(segment, text)) for segment, text in zip(segments, texts, strict=True)]
 
     def _correct_words(self, segment: Segment, words: list[Word]) -> list[Word]:
         start_s, length_s = segment.start / SAMPLE_RATE_HZ, len(segment.samples) / SAMPLE_RATE_HZ
