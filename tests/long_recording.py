@@ -99,7 +99,8 @@ class Comparison:
         differing: words of the clips alone that are others in the recording, or are missing, or are more.
         cuts: how often speech was cut.
         near, elsewhere: of stretches without pauses, words of the clips alone within two seconds of a cut, and the others:
-            ``words``, those ``lost`` in the recording, ``added`` to them, and ``doubled``: added beside the same word.
+            ``words``, those ``changed`` in the recording (``lost`` ones among them), ``added`` to them, and ``doubled``: added
+            beside the same word.
         told_s: the progress that was told.
         first_mb, peak_mb: resident memory at its highest in the first ten minutes, and in all.
     """
@@ -250,7 +251,7 @@ def tokenize(words: Iterator[Word] | Sequence[Word]) -> Tokens:
 def count_changes(
     apart: Sequence[Tokens], whole: Sequence[Tokens], cuts_s: Sequence[float]
 ) -> tuple[Counter[str], Counter[str]]:
-    """Words, and words lost, added and doubled, near a cut and elsewhere; see :class:`Comparison`."""
+    """Words, and words changed, lost, added and doubled, near a cut and elsewhere; see :class:`Comparison`."""
     near, elsewhere = Counter[str](), Counter[str]()
     cuts = np.array([-np.inf, *cuts_s, np.inf])
     counted = count_errors([one.text for one in apart], [one.text for one in whole], normalizer="tr")
@@ -260,6 +261,7 @@ def count_changes(
             middle_s = one.middles_s[i] if wanted is not None else other.middles_s[j]
             place = near if np.abs(cuts - middle_s).min() < NEAR_CUT_S else elsewhere
             place["words"] += wanted is not None
+            place["changed"] += wanted not in (None, got)
             place["lost"] += got is None
             place["added"] += wanted is None
             place["doubled"] += wanted is None and got in (*other.texts[max(0, j - 1) : j], *other.texts[j + 1 : j + 2])

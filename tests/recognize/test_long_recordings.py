@@ -70,8 +70,8 @@ def tokens(text: str, start_s: float = 0.0) -> Tokens:
 
 def test_changes_are_counted_near_cuts_and_elsewhere() -> None:
     near, elsewhere = count_changes([tokens("a b c d e f g h")], [tokens("a b b c d x e f g")], cuts_s=[1.0])
-    assert near == {"words": 3, "lost": 0, "added": 1, "doubled": 1}
-    assert elsewhere == {"words": 5, "lost": 1, "added": 1, "doubled": 0}
+    assert near == {"words": 3, "changed": 0, "lost": 0, "added": 1, "doubled": 1}
+    assert elsewhere == {"words": 5, "changed": 1, "lost": 1, "added": 1, "doubled": 0}
 
 
 def test_trimming_leaves_the_sound() -> None:

@@ -20,6 +20,7 @@ from tests.recognize.writers import LevelDetector
 from tests.sounds import encode_wav, iterate_non_speech
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -153,6 +154,32 @@ def test_speech_that_is_searched_for_has_the_words_and_the_times_of_the_whole(
     assert [word.start_s for word in found.words] == pytest.approx([word.start_s for word in whole.words], abs=0.03)
     assert [word.end_s for word in found.words] == pytest.approx([word.end_s for word in whole.words], abs=0.03)
     assert found.duration_s == whole.duration_s
+
+
+def test_two_hours_of_known_clips_have_the_words_of_the_clips_alone(searcher: CtcRecognizer) -> None:
+    """What cuts and stitches loses and doubles no word where the model hears each part as it hears the whole."""
+    rng = np.random.default_rng(0)
+    letters = "abcçdefgğhıijklmnoöprsştuüvyz"
+    words = ["".join(rng.choice(list(letters), rng.integers(1, 9))) for _ in range(300)]
+    clips = [" ".join(rng.choice(words, rng.integers(1, 25))) for _ in range(100)]
+    alone = {text: searcher.transcribe(spell_levels(f" {text}")).text for text in clips}
+    assert {text for text, written in alone.items() if written != text} == set()
+
+    said: list[str] = []
+
+    def play() -> Iterator[NDArray[np.float32]]:
+        seconds = 0.0
+        while seconds < 7200:
+            text = clips[rng.integers(len(clips))]
+            pause_s = rng.choice([0.0, 0.3, 0.7, 1.5, 4.0], p=[0.8, 0.05, 0.05, 0.05, 0.05])  # 4 of 5 follow at once
+            sound = [spell_levels(f" {text}"), np.zeros(round(pause_s * 50) * 320, dtype=np.float32)]
+            said.append(text)
+            yield from sound
+            seconds += sum(map(len, sound)) / 16_000
+
+    written = [word.text for piece in searcher.recognize(play()) for word in piece.words]
+    assert written == " ".join(said).split()
+    assert len(written) > 5000
 
 
 def test_what_is_not_speech_costs_no_inference_and_has_no_words() -> None:

@@ -27,6 +27,7 @@ OVERLAP_S = 2.0  # where speech must be cut: a few words, so that both sides hav
 # Of several sentences heard at once the bundled model skips some: joined up to 15 s, sentences with pauses had 47 % WER, up to
 # 5 s 29 %, at nearly the same speed. See docs/long-recordings.md.
 TARGET_S = 5.0
+GAP_S = 1.0  # a longer pause parts segments: over up to 2 s, such sentences had 42 % WER and so 40 %, at the same speed
 SENTENCE_S = 2.0  # of speech and the silence kept around it: a shorter segment is a word or two
 
 
@@ -88,6 +89,7 @@ class WhisperRecognizer(Recognizer):
         self.long_segments = replace(
             self.segments,
             target_s=min(TARGET_S, self.segments.target_s),
+            merge_gap_s=GAP_S,
             overlap_s=min(OVERLAP_S, self.segments.max_s / 8),
         )
         self.engine = engine
