@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE_HZ
 # Sound, without pauses, that one word may fill: slow speech has some 11 letters a second, and a word stands for its neighbours
-# where one is missing. Of 150 sentences read alone one in ten has a longer word.
+# where one is missing. Of 308 sentences read alone three are heard again: docs/long-recordings.md.
 WORD_S, LETTER_S = 0.8, 0.09
 SILENT_S = 3.0  # so much sound of which nothing was written; less can be a single word that nobody understands
 SHORTEST_S = 1.5  # a part that is heard by itself
