@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,9 @@ def fill(words: Sequence[Word], segment: Segment) -> list[Word]:
     """As an alignment leaves them: each lasts until the next begins, all of the sound is theirs."""
     first_s, end_s = segment.start / RATE, (segment.start + len(segment.samples)) / RATE
     starts = [first_s, *[word.start_s for word in words[1:]], end_s]
-    return [Word(word.text, *starts[i : i + 2], word.confidence) for i, word in enumerate(words)]
+    return [
+        replace(word, start_s=start, end_s=end) for word, start, end in zip(words, starts, starts[1:], strict=False)
+    ]
 
 
 class Writer:
