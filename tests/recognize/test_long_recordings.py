@@ -1,4 +1,4 @@
-"""Ten minutes of known clips, silence, noise and music has the words of the clips, and those alone."""
+"""Six minutes of known clips, silence, noise and music has the words of the clips, and those alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     recognizer = dinle.load(CTC_BUNDLE, threads=2)
     assert isinstance(recognizer, CtcRecognizer)
     recognizer.warm_up()
-    stretches = Maker(path, seed=1).write(10 * 60)
+    stretches = Maker(path, seed=1).write(6 * 60)
     return compare(recognizer, path, stretches)
 
 
@@ -31,7 +31,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 def test_silence_noise_and_music_have_no_words(result: Comparison) -> None:
     """But for one: right after speech the detector can take a melody for a voice (8 words in two hours)."""
     assert len(result.stray) <= 1
-    assert pool(result.whole).words.reference > 600
+    assert pool(result.whole).words.reference > 350
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_clips_without_pauses_lose_little(result: Comparison) -> None:
 @pytest.mark.slow
 def test_no_word_is_doubled_at_a_cut_and_no_more_are_lost_than_elsewhere(result: Comparison) -> None:
     """Speech without pauses is read less well than clips, at cuts and elsewhere: a lost word at a cut would come on top."""
-    assert result.cuts >= 20
+    assert result.cuts >= 15
     assert result.near["doubled"] == 0
     shares = [changes["lost"] / changes["words"] for changes in (result.near, result.elsewhere)]
     assert shares[0] < shares[1] + 0.05

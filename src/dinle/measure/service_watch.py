@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE_EVERY_S = 1.0
 SLEEP_S = 0.01  # as long as the service's own watch of its loop sleeps
+START_S = 10.0  # a new interpreter on a busy machine
 HEALTH_TIMEOUT_S = 10.0
 LAG_HISTOGRAM = "dinle_event_loop_lag_seconds"
 LAG_MAXIMUM = "dinle_event_loop_lag_max_seconds"
@@ -101,7 +102,9 @@ class Sleeper:
     def __init__(self) -> None:
         spawned = multiprocessing.get_context("spawn")
         self._most = spawned.Value("d", 0.0)
-        self._process = spawned.Process(target=sleep_on, args=(self._most, SLEEP_S), name="sleeper", daemon=True)
+        self._awake = spawned.Event()
+        arguments = (self._most, SLEEP_S, self._awake)
+        self._process = spawned.Process(target=sleep_on, args=arguments, name="sleeper", daemon=True)
 
     @property
     def most_late_s(self) -> float:
@@ -109,8 +112,9 @@ class Sleeper:
         return float(self._most.value)
 
     def start(self) -> None:
-        """Begin to sleep."""
+        """Begin to sleep; returns when it has woken for the first time, or after :data:`START_S`."""
         self._process.start()
+        self._awake.wait(START_S)
 
     def stop(self) -> None:
         """End the process."""
@@ -118,12 +122,16 @@ class Sleeper:
         self._process.join()
 
 
-def sleep_on(most: Any, period_s: float) -> None:
-    """Sleep again and again until terminated; ``most`` holds the seconds by which the latest wake-up was late."""
+def sleep_on(most: Any, period_s: float, awake: Any) -> None:
+    """Sleep again and again until terminated; ``most`` holds the seconds by which the latest wake-up was late.
+
+    ``awake`` is set after the first.
+    """
     while True:
         asleep = time.perf_counter()
         time.sleep(period_s)
         most.value = max(most.value, time.perf_counter() - asleep - period_s)
+        awake.set()
 
 
 class Watch:
