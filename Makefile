@@ -17,8 +17,8 @@ NUMBERS = $(BIN)/python -m dinle.measure.published artifacts src/dinle/serve/sta
 demo: $(READY)
 	$(BIN)/dinle demo
 
-# Two at a time where nothing is timed; the service, the page, Ray and the image have the machine for themselves.
-PARALLEL := tests/build tests/measure tests/recognize
+# Two at a time where nothing is timed; the service, the page, Ray and the load test have the machine for themselves.
+PARALLEL := tests/build tests/measure tests/recognize $(wildcard tests/test_*.py)
 test: $(READY) chromium container-tools
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PARALLEL)
 	$(BIN)/pytest $(PARALLEL:%=--ignore=%)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIPS = [ROOT / "samples" / "sample.wav", *sorted((ROOT / "data" / "mini" / "audio").glob("test-*.opus"))[:5]]
+CLIPS = [ROOT / "samples" / "sample.wav", *sorted((ROOT / "data" / "mini" / "audio").glob("test-*.opus"))[:3]]
 LOUD = 0.01  # a sample above this belongs to the speech; the clips' own noise is far below
 PAUSE_S = 1.5
 # docs/streaming.md holds the promise; half as much again is for machines that are busy with other things.
