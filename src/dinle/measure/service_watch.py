@@ -127,11 +127,14 @@ def sleep_on(most: Any, period_s: float, awake: Any) -> None:
 
     ``awake`` is set after the first.
     """
+    last = time.perf_counter()
     while True:
-        asleep = time.perf_counter()
         time.sleep(period_s)
-        most.value = max(most.value, time.perf_counter() - asleep - period_s)
-        awake.set()
+        now = time.perf_counter()
+        most.value = max(most.value, now - last - period_s)  # wherever it stood still since it woke last
+        last = now
+        if not awake.is_set():
+            awake.set()
 
 
 class Watch:
