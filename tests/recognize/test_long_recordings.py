@@ -12,6 +12,8 @@ from dinle.measure.wer import paired_bootstrap, pool
 from dinle.recognize.recognizer import CtcRecognizer
 from tests.graphs import CTC_BUNDLE
 from tests.long_recording import Comparison, Maker, Tokens, compare, count_changes, trim_silence
+from tests.moved_cuts import Hearing
+from tests.moved_cuts import compare as compare_cuts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,3 +81,13 @@ def test_trimming_leaves_the_sound() -> None:
     trimmed = trim_silence(sound)
     assert len(trimmed) == 480 + 1_000 + 480 - 1
     assert trimmed.sum() == sound.sum()
+
+
+def test_the_same_words_are_compared_near_a_cut_and_away_from_one() -> None:
+    """Of six words the fourth is a cut's in one hearing and nobody's in the other; the last one is wrong in both."""
+    wrong_at_the_cut = Hearing(np.eye(6)[3] + np.eye(6)[5], np.eye(6)[3], np.array([9, 9, 9, 0.1, 0.4, 0.9]))
+    right = Hearing(np.eye(6)[5], np.zeros(6), np.array([0.1, 9, 9, 9, 9, 9]))
+    places = np.array([0, 0, 0, 1, 1, 1])
+    figures = compare_cuts([wrong_at_the_cut, right], places, 0.5)
+    assert (figures["words"], figures["changed"], figures["lost"]) == (3, [0.3333, 0.0], [0.3333, 0.0])
+    assert compare_cuts([wrong_at_the_cut, right], places, 1.0)["changed"] == [0.5, 0.25]
