@@ -183,11 +183,7 @@ def trim_silence(sound: Waveform) -> Waveform:
 
 def compare(recognizer: CtcRecognizer | WhisperRecognizer, path: Path, stretches: Sequence[Stretch]) -> Comparison:
     """Recognise the recording and each of its clips alone, and compare."""
-    clips = {(placed.clip.audio, placed.trimmed): placed for stretch in stretches for placed in stretch.clips}
-    room = make_room(ROOM_S, seed=0)
-    alone = {
-        key: recognizer.transcribe(np.concatenate([room, placed.read(), room])).words for key, placed in clips.items()
-    }
+    apart = read_alone(recognizer, stretches)
     told_s, memory_mb = list[float](), list[float]()
 
     def tell(seconds: float) -> None:
@@ -195,18 +191,9 @@ def compare(recognizer: CtcRecognizer | WhisperRecognizer, path: Path, stretches
         memory_mb.append(read_resident_mb())
 
     transcript = recognizer.transcribe(path, on_progress=tell)
-    segments = cut_segments(stream_audio(path), recognizer.long_segments)
-    cuts_s = [(one.start + one.head) / SAMPLE_RATE_HZ for one in segments if one.head]
+    cuts_s = find_cuts(recognizer, path)
     inside, stray = assign_words(transcript.words, stretches)
     whole = [tokenize(words) for words in inside]
-    apart = [
-        tokenize(
-            replace(word, start_s=placed.start_s - ROOM_S + word.start_s, end_s=placed.start_s - ROOM_S + word.end_s)
-            for placed in stretch.clips
-            for word in alone[placed.clip.audio, placed.trimmed]
-        )
-        for stretch in stretches
-    ]
     said = [" ".join(placed.clip.text for placed in stretch.clips) for stretch in stretches]
     joined = [i for i, stretch in enumerate(stretches) if not stretch.pauses]
     near, elsewhere = count_changes([apart[i] for i in joined], [whole[i] for i in joined], cuts_s)
@@ -228,6 +215,29 @@ def compare(recognizer: CtcRecognizer | WhisperRecognizer, path: Path, stretches
         first_mb=max(mb for mb, seconds in zip(memory_mb, told_s, strict=True) if seconds <= FIRST_S),
         peak_mb=max(memory_mb),
     )
+
+
+def read_alone(recognizer: CtcRecognizer | WhisperRecognizer, stretches: Sequence[Stretch]) -> list[Tokens]:
+    """The words of each stretch as its clips are read alone, at their times in the recording; each clip is read once."""
+    room = make_room(ROOM_S, seed=0)
+    clips = {(placed.clip.audio, placed.trimmed): placed for stretch in stretches for placed in stretch.clips}
+    alone = {
+        key: recognizer.transcribe(np.concatenate([room, placed.read(), room])).words for key, placed in clips.items()
+    }
+    return [
+        tokenize(
+            replace(word, start_s=placed.start_s - ROOM_S + word.start_s, end_s=placed.start_s - ROOM_S + word.end_s)
+            for placed in stretch.clips
+            for word in alone[placed.clip.audio, placed.trimmed]
+        )
+        for stretch in stretches
+    ]
+
+
+def find_cuts(recognizer: CtcRecognizer | WhisperRecognizer, path: Path) -> list[float]:
+    """Where the recogniser's rules cut the speech of a recording, in seconds."""
+    segments = cut_segments(stream_audio(path), recognizer.long_segments)
+    return [(one.start + one.head) / SAMPLE_RATE_HZ for one in segments if one.head]
 
 
 def assign_words(words: Sequence[Word], stretches: Sequence[Stretch]) -> tuple[list[list[Word]], list[Word]]:

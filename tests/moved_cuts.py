@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 import dinle
 from dinle.measure.wer import count_errors
 from dinle.progress import open_console, progress
-from dinle.recognize.audio import SAMPLE_RATE_HZ, stream_audio
 from dinle.recognize.recognizer import CtcRecognizer
-from dinle.recognize.segments import cut_segments
-from tests.long_recording import ROOM_S, Maker, Placed, Stretch, Tokens, assign_words, make_room, tokenize
+from tests.long_recording import Maker, Stretch, Tokens, assign_words, find_cuts, read_alone, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +54,7 @@ def hear(
     recognizer: CtcRecognizer | WhisperRecognizer, path: Path, stretches: Sequence[Stretch], alone: Sequence[Tokens]
 ) -> Hearing:
     """Recognise the recording by the recogniser's present rules."""
-    segments = cut_segments(stream_audio(path), recognizer.long_segments)
-    cuts = np.array([-np.inf, *((one.start + one.head) / SAMPLE_RATE_HZ for one in segments if one.head)])
+    cuts = np.array([-np.inf, *find_cuts(recognizer, path)])
     inside, _ = assign_words(recognizer.transcribe(path).words, stretches)
     counted = count_errors([one.text for one in alone], [tokenize(words).text for words in inside], normalizer="tr")
     pairs = [(wanted, got) for counts in counted for wanted, got in counts.alignment if wanted is not None]
@@ -101,22 +98,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=21)
     arguments = parser.parse_args()
     recognizer: CtcRecognizer | WhisperRecognizer = dinle.load(arguments.model, threads=1)  # type: ignore[assignment]
-    usual, room = recognizer.long_segments, make_room(ROOM_S, seed=0)
-
-    def read_alone(placed: Placed) -> Tokens:
-        words = recognizer.transcribe(np.concatenate([room, placed.read(), room])).words
-        shift_s = placed.start_s - ROOM_S
-        return tokenize([replace(one, start_s=one.start_s + shift_s, end_s=one.end_s + shift_s) for one in words])
-
+    usual = recognizer.long_segments
     with tempfile.TemporaryDirectory() as folder, progress("comparing"):
         path = Path(folder) / "long.wav"
         written = Maker(path, seed=arguments.seed).write(60 * arguments.minutes)
         stretches = [one for one in written if not one.pauses]
-        clips = [[read_alone(placed) for placed in one.clips] for one in stretches]
-        alone = [
-            Tokens(tuple(t for one in each for t in one.texts), tuple(m for one in each for m in one.middles_s))
-            for each in clips
-        ]
+        alone = read_alone(recognizer, stretches)
         hearings = []
         for rules in CTC_CUTS if isinstance(recognizer, CtcRecognizer) else WHISPER_CUTS:
             recognizer.long_segments = replace(usual, **rules)

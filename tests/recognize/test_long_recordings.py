@@ -31,7 +31,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 @pytest.mark.slow
 def test_silence_noise_and_music_have_no_words(result: Comparison) -> None:
-    """But for one: right after speech the detector can take a melody for a voice (8 words in two hours)."""
+    """But for one: right after speech the detector can take a melody for a voice (4 words in two hours)."""
     assert len(result.stray) <= 1
     assert pool(result.whole).words.reference > 350
 

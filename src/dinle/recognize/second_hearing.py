@@ -15,7 +15,7 @@ import numpy as np
 
 from dinle.recognize.audio import SAMPLE_RATE_HZ
 from dinle.recognize.segments import Segment
-from dinle.recognize.word_edges import FLOOR_PERCENTILE, FRAME_SAMPLES, SOUND_SHARE, measure_levels
+from dinle.recognize.word_edges import FRAME_S, FRAME_SAMPLES, find_floor, find_sound, measure_levels
 from dinle.text import normalize_tr
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from dinle.recognize.transcript import Word
 
-FRAME_S = FRAME_SAMPLES / SAMPLE_RATE_HZ
 # Sound, without pauses, that one word may fill: slow speech has some 11 letters a second, and a word stands for its neighbours
 # where one is missing. Of 308 sentences read alone three are heard again: docs/long-recordings.md.
 WORD_S, LETTER_S = 0.8, 0.09
@@ -63,9 +62,9 @@ def hear_again(
         times: how often parts of parts are heard; 0 is not at all.
     """
     found = list(words)
-    levels = measure_levels(segment.samples)
-    if not times or not len(levels):
+    if not times or len(segment.samples) < FRAME_SAMPLES:
         return found
+    levels = measure_levels(segment.samples)
     for passed in find_passed(found, levels, segment.start / SAMPLE_RATE_HZ):
         parts = _split(segment, levels, passed)
         heard = [word for part in parts for word in hear_again(part, hear(part), hear, times=times - 1)]
@@ -84,8 +83,7 @@ def find_passed(words: Sequence[Word], levels: NDArray[np.float64], start_s: flo
         levels: (N,) of its frames, in decibels.
         start_s: where the segment begins in the recording.
     """
-    floor = np.percentile(levels, FLOOR_PERCENTILE)
-    sounding = levels >= floor + SOUND_SHARE * (levels.max() - floor)
+    sounding = find_sound(levels, find_floor(levels))
     if sounding.sum() * FRAME_S >= SILENT_S and (not words or goes_in_circles(words)):
         yield Passed(0, len(words), start_s, start_s + len(levels) * FRAME_S)
         return

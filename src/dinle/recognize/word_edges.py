@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dinle.recognize.transcript import Word
 
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 100  # 10 ms
+FRAME_S = FRAME_SAMPLES / SAMPLE_RATE_HZ
 FLOOR_PERCENTILE = 10  # the quietest tenth of a segment is the room: pauses, and the silence kept around speech
 # A frame belongs to a word from here on, from the room's level (0) to the word's loudest frame (1), in decibels. Between 0.2
 # and 0.4 the median error is the same within noise: see docs/times-and-confidence.md.
@@ -39,7 +40,7 @@ def trim_to_sound(words: Sequence[Word], samples: Waveform, start_s: float) -> l
     levels = measure_levels(samples)
     if not len(levels):
         return list(words)
-    floor = float(np.percentile(levels, FLOOR_PERCENTILE))
+    floor = find_floor(levels)
     return [_trim_word(word, levels, floor, start_s) for word in words]
 
 
@@ -51,16 +52,26 @@ def measure_levels(samples: Waveform) -> NDArray[np.float64]:
     return levels
 
 
+def find_floor(levels: NDArray[np.float64]) -> float:
+    """The level of the room in a segment, in decibels, from its frames' levels (N,), at least one."""
+    return float(np.percentile(levels, FLOOR_PERCENTILE))
+
+
+def find_sound(levels: NDArray[np.float64], floor: float) -> NDArray[np.bool_]:
+    """Which frames (N,) are sound and not the room: at least :data:`SOUND_SHARE` of the way from ``floor`` to the loudest."""
+    sounding: NDArray[np.bool_] = levels >= floor + SOUND_SHARE * (levels.max() - floor)
+    return sounding
+
+
 def _trim_word(word: Word, levels: NDArray[np.float64], floor: float, start_s: float) -> Word:
-    frame_s = FRAME_SAMPLES / SAMPLE_RATE_HZ
-    first, last = (round((time_s - start_s) / frame_s) for time_s in (word.start_s, word.end_s))
+    first, last = (round((time_s - start_s) / FRAME_S) for time_s in (word.start_s, word.end_s))
     own = levels[first:last]
     if not len(own) or own.max() <= floor:
         return word
-    loud = np.flatnonzero(own >= floor + SOUND_SHARE * (own.max() - floor))
+    loud = np.flatnonzero(find_sound(own, floor))
     start, end = first + int(loud[0]), first + int(loud[-1]) + 1
     return replace(
         word,
-        start_s=max(word.start_s, start_s + start * frame_s),
-        end_s=min(word.end_s, start_s + end * frame_s),
+        start_s=max(word.start_s, start_s + start * FRAME_S),
+        end_s=min(word.end_s, start_s + end * FRAME_S),
     )
