@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 SETS = ("mini", "synthetic-sentences", "synthetic-words")
-# What stands between stretches. Left out is melody-11, the one sound of all that is a voice to the detector.
+# What stands between stretches.
 BETWEEN = ("digital-silence", "dither", "white", "pink", "hum", "fan", "rain", "chord", "melody", "drums", "band")
-LIKE_A_VOICE = "melody-11"
 NEAR_CUT_S = 2.0
 MARGIN_S = 1.0
 ROOM_S = 0.7
@@ -138,7 +137,7 @@ class Maker:
         self._rng = np.random.default_rng(seed)
         clips = [clip for name in SETS for clip in read_manifest(ROOT / "data" / name)]
         self._clips = cycle([clips[i] for i in self._rng.permutation(len(clips))])
-        sounds = [sound for name, sound in iterate_non_speech() if name.startswith(BETWEEN) and name != LIKE_A_VOICE]
+        sounds = [sound for name, sound in iterate_non_speech() if name.startswith(BETWEEN)]
         self._sounds = cycle([sounds[i] for i in self._rng.permutation(len(sounds))])
         self._path, self._samples = path, 0
         self.stretches: list[Stretch] = []

@@ -22,7 +22,6 @@ small_rules = st.builds(
     SegmentRules,
     pad_s=st.sampled_from([0.0, 0.064, 0.2]),
     merge_gap_s=st.sampled_from([0.0, 0.3, 1.0, 1.8]),
-    vouch_gap_s=st.sampled_from([0.0, 0.3, 1.0]),
     min_silence_s=st.sampled_from([0.1, 0.25, 0.5]),
     target_s=st.sampled_from([0.0, 2.0, 4.0]),
     max_s=st.just(4.0),

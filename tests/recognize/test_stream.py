@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("steady_speech")
 BLOCK = 1_600  # 100 ms
 BIR, IKI, UC, UNCU, DORT, BES, DOT = range(4, 11)
 SOUNDS_LIKE_A_VOICE = {"melody-11"}  # to the detector; see test_segments.py
@@ -131,7 +132,7 @@ def test_the_finals_are_those_of_the_whole_sound_however_it_is_pushed(
 @pytest.mark.parametrize("model", [None, CTC_BUNDLE])
 @pytest.mark.parametrize("sizes", [[BLOCK], [333, 70_000, 9_001]])
 def test_the_finals_of_a_bundled_model_are_those_of_the_whole_sound(model: Path | None, sizes: list[int]) -> None:
-    clip = decode_audio(ROOT / "data" / "mini" / "audio" / "test-espeak-042.opus")
+    clip = decode_audio(ROOT / "data" / "mini" / "audio" / "test-espeak-043.opus")
     sound = np.concatenate([decode_audio(ROOT / "samples" / "sample.wav"), rest(1.5), clip])
     recognizer = dinle.load(model, threads=2)
     stream = LiveStream(recognizer, StreamRules(partial_s=1.0))

@@ -20,6 +20,7 @@ from dinle.recognize.language_model import LanguageModel
 from dinle.recognize.segments import Segment, SegmentRules, hear_segments
 from dinle.recognize.stitching import Stitcher
 from dinle.recognize.transcript import Transcript, Word
+from dinle.recognize.trimming import trim_segment
 from dinle.recognize.windows import Window, cut_windows
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 # Attention costs grow with the square of a window and an edge costs accuracy: 20 s with 4 s shared is a common compromise.
 WINDOW_S = 20.0
 OVERLAP_S = 4.0
-# How recordings are cut: about as long as the sentences that such models learn from, with the silence around them. In
-# speech without pauses the bundled model makes more errors the longer the sound it is given at once; with 0.2 s of
-# silence it heard other words than in the whole clip in 45 of 158 clips, with 0.5 s in 4. See docs/long-recordings.md.
+# How recordings are cut: about as long as the sentences that such models learn from. In speech without pauses the bundled model
+# makes more errors the longer the sound it is given at once. See docs/long-recordings.md.
 LONG_SEGMENTS = {"target_s": 6.0, "max_s": 8.0, "cut_s": 3.0, "pad_s": 0.5, "overlap_s": 1.0}
+SILENCE_S = (
+    0.3  # around a segment's sound; of 0.05 to 0.3 s the best on clips, and in recordings they are read as alone
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Recognizer(ABC):
 
     @abstractmethod
     def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:
-        """The words of one segment alone, their times counted from the start of the recording.
+        """The words of one segment alone, their times counted from the start of the recording; none where it is a note.
 
         Args:
             segment: sound cut by :attr:`segments`, or by rules with shorter segments.
@@ -182,7 +185,8 @@ class CtcRecognizer(Recognizer):
         speech_only: bool = False,
     ) -> None:
         self.window_s = min(WINDOW_S, max_seconds or WINDOW_S)
-        super().__init__(name, SegmentRules.up_to(self.window_s))
+        self.silence_s = min(SILENCE_S, self.window_s / 8)
+        super().__init__(name, SegmentRules.up_to(self.window_s - 2 * self.silence_s))
         self.engine = engine
         self.vocabulary = vocabulary
         self.frame_shift_s = frame_shift_s
@@ -205,10 +209,10 @@ class CtcRecognizer(Recognizer):
         for segments, settled in hear_segments(blocks, self.long_segments):
             for segment in segments:
                 words: list[Word] = []
-                for piece in self._hear_windows([segment.samples]):
-                    words += piece.words
+                for more in self._hear_segment(segment):
+                    words += more
                     yield Piece((), stitcher.limit(segment.start))
-                certain = stitcher.push(shift_words(words, segment.start / SAMPLE_RATE_HZ), segment)
+                certain = stitcher.push(words, segment)
                 yield Piece(certain, stitcher.limit(segment.start + len(segment.samples)))
             yield Piece((), stitcher.limit(settled))
 
@@ -227,8 +231,16 @@ class CtcRecognizer(Recognizer):
 
     def recognize_segment(self, segment: Segment, *, draft: bool = False) -> tuple[Word, ...]:  # noqa: ARG002
         """See :class:`Recognizer`; a draft is no quicker, as the search costs little beside the engine."""
-        words = (word for piece in self._hear_windows([segment.samples]) for word in piece.words)
-        return tuple(shift_words(words, segment.start / SAMPLE_RATE_HZ))
+        return tuple(word for words in self._hear_segment(segment) for word in words)
+
+    def _hear_segment(self, segment: Segment) -> Iterator[list[Word]]:
+        """The words of each window, at their times in the recording; none where it is a note."""
+        if segment.is_note():
+            return
+        sound = trim_segment(segment, self.silence_s)
+        last_s = (segment.start + len(segment.samples)) / SAMPLE_RATE_HZ
+        for piece in self._hear_windows([sound.samples]):
+            yield list(shift_words(piece.words, sound.start / SAMPLE_RATE_HZ, segment.start / SAMPLE_RATE_HZ, last_s))
 
     def _make_decoder(self) -> GreedyDecoder | BeamDecoder:
         """Greedy where nothing but the sound has a say in the text."""
@@ -263,9 +275,11 @@ class CtcRecognizer(Recognizer):
         return log_probs
 
 
-def shift_words(words: Iterable[Word], start_s: float) -> Iterator[Word]:
-    """The words of a piece of a recording, with times counted from the start of the recording."""
-    return (replace(word, start_s=start_s + word.start_s, end_s=start_s + word.end_s) for word in words)
+def shift_words(words: Iterable[Word], start_s: float, first_s: float, last_s: float) -> Iterator[Word]:
+    """The words of a piece of a recording, their times counted from its start, between ``first_s`` and ``last_s``."""
+    for word in words:
+        start, end = (min(max(start_s + time_s, first_s), last_s) for time_s in (word.start_s, word.end_s))
+        yield replace(word, start_s=start, end_s=end)
 
 
 def check_waveform(waveform: NDArray[np.float32]) -> Waveform:

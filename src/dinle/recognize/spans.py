@@ -34,20 +34,22 @@ class Span:
     peak: float = 0.0
     head: int = 0
     tail: int = 0
+    first: int = 0
+    last: int = 0
 
 
 class SpanFinder:
     """From probabilities, one a chunk, to the spans of chunks that become segments. Counts in chunks of 32 ms.
 
-    ``_live`` is the speech going on now; ``_pending`` is finished speech that what follows may still join. Where more than
-    the vouching gap lies between them, ``_pending`` is believed.
+    ``_live`` is the speech going on now; ``_pending`` is finished speech that what follows may still join or vouch for: no
+    more than the vouching gap lies between them.
     """
 
     def __init__(self, rules: SegmentRules) -> None:
         self._rules = rules
         self._pad, self._silence = math.ceil(rules.pad_s / CHUNK_S), max(1, math.ceil(rules.min_silence_s / CHUNK_S))
-        self._gap = max(math.floor(rules.merge_gap_s / CHUNK_S), self._silence, 2 * self._pad)
-        self._vouch = min(self._gap, max(math.floor(rules.vouch_gap_s / CHUNK_S), self._silence, 2 * self._pad))
+        self._merge = math.floor(rules.merge_gap_s / CHUNK_S)
+        self._wait = max(math.floor(rules.vouch_gap_s / CHUNK_S), self._merge, self._silence, 2 * self._pad)
         self._target, self._longest = math.floor(rules.target_s / CHUNK_S), math.floor(rules.max_s / CHUNK_S)
         self._head = math.floor(rules.overlap_s / CHUNK_S)
         self._tail = math.ceil(self._head / 2)
@@ -75,10 +77,9 @@ class SpanFinder:
             self._live = Span(self._now - 1, self._now)
         if self._live is not None:
             yield from self._go_on(self._live, probability)
-        if self._live is None and self._pending is not None:
-            gap = self._gap if self._believe(self._pending.sure) else self._vouch
-            if self._now - self._pending.end >= gap:
-                yield from self._end_pending(self._pending)
+        if self._live is None and self._pending is not None and self._now - self._pending.end >= self._wait:
+            yield from self._give_out(self._pending, self._pending.end + self._pad)
+            self._pending = None
 
     def cut(self) -> Iterator[Span]:
         """Give out what is open, as if the recording ended here."""
@@ -104,35 +105,36 @@ class SpanFinder:
 
     def _find_believed(self) -> Span | None:
         """Finished speech and the speech going on as one, from the padded start to the end of speech, if it is believed."""
-        pending, live = self._pending, self._live
-        if pending is not None and live is not None and not self._joins(pending, live):
-            live = None
-        parts = [part for part in (pending, live) if part is not None]
+        parts = [part for part in (self._pending, self._live) if part is not None]
         sure = sum(part.sure for part in parts)
         if not parts or not self._believe(sure):
             return None
         peak = max(part.peak for part in parts)
-        return Span(self._padded_start(parts[0]), parts[-1].end, sure, peak, parts[0].head)
+        first, last = parts[0], parts[-1].end
+        return Span(self._padded_start(first), last, sure, peak, first.head, first=first.start, last=last)
 
     def _go_on(self, live: Span, probability: float) -> Iterator[Span]:
         live.peak = max(live.peak, probability)
         live.sure += probability >= self._rules.start_probability
         if probability >= self._rules.end_probability:
             live.end = self._now
-        if self._pending is not None:
-            joined = live.end + self._pad - self._padded_start(self._pending)
-            believed = self._believe(live.sure + (self._pending.sure if self._near(self._pending, live) else 0))
-            if (joined > self._target and believed) or joined >= self._longest:
-                yield from self._part(self._pending, live)
+        if self._pending is not None and self._parts(self._pending, live):
+            yield from self._part(self._pending, live)
         if self._now - live.end >= self._silence:
-            yield from self._close(live)
+            self._close(live)
         elif live.end + self._pad - self._padded_start(live) >= self._longest:
             yield from self._cut(live)
 
+    def _parts(self, pending: Span, live: Span) -> bool:
+        """Whether the speech going on belongs to a segment of its own."""
+        joined = live.end + self._pad - self._padded_start(pending)
+        apart = live.start - pending.end >= self._merge and self._believe(pending.sure) and self._believe(live.sure)
+        fits = joined <= self._target or not self._believe(pending.sure + live.sure)
+        return apart or not fits or joined >= self._longest
+
     def _part(self, pending: Span, live: Span) -> Iterator[Span]:
-        """Give out what does not fit into one segment with the speech going on; neighbours vouch for each other."""
-        if self._near(pending, live):
-            pending.sure = live.sure = pending.sure + live.sure
+        """Give out what is not one segment with the speech going on; neighbours vouch for each other."""
+        pending.sure = live.sure = pending.sure + live.sure
         self._pending = None
         yield from self._give_out(pending, min(pending.end + self._pad, (pending.end + live.start + 1) // 2))
 
@@ -149,24 +151,11 @@ class SpanFinder:
         live.head, live.tail = min(self._head, place - live.start) if self._believe(live.sure) else 0, 0
         live.start = self._floor = place
 
-    def _close(self, live: Span) -> Iterator[Span]:
-        if self._pending is not None and not self._joins(self._pending, live):
-            yield from self._end_pending(self._pending)
+    def _close(self, live: Span) -> None:
         if self._pending is not None:
             live.start, live.head, live.sure = self._pending.start, self._pending.head, self._pending.sure + live.sure
             live.peak = max(live.peak, self._pending.peak)
         self._pending, self._live = live, None
-
-    def _end_pending(self, pending: Span) -> Iterator[Span]:
-        yield from self._give_out(pending, pending.end + self._pad)
-        self._pending = None
-
-    def _near(self, pending: Span, live: Span) -> bool:
-        return live.start - pending.end < self._vouch
-
-    def _joins(self, pending: Span, live: Span) -> bool:
-        """Whether both become one segment: near enough to vouch for each other, or each believed by itself."""
-        return self._near(pending, live) or self._believe(live.sure)
 
     def _believe(self, sure: int) -> bool:
         return sure * CHUNK_S >= self._rules.min_speech_s
@@ -177,4 +166,4 @@ class SpanFinder:
     def _give_out(self, span: Span, end: int) -> Iterator[Span]:
         if self._believe(span.sure):
             start, self._floor = self._padded_start(span), end
-            yield replace(span, start=start, end=end)
+            yield replace(span, start=start, end=end, first=span.start, last=min(span.end, end))

@@ -72,6 +72,7 @@ class StreamRules:
             usual,
             min_silence_s=self.silence_s,
             merge_gap_s=self.silence_s,
+            vouch_gap_s=self.silence_s,
             pad_s=min(usual.pad_s, silence // 2 * CHUNK_S, max_s / 8),
             target_s=max_s,
             max_s=max_s,

@@ -15,6 +15,7 @@ from dinle.recognize.second_hearing import hear_again
 from dinle.recognize.segments import Segment, SegmentRules, hear_segments
 from dinle.recognize.stitching import Stitcher
 from dinle.recognize.transcript import Word
+from dinle.recognize.trimming import trim_segment
 from dinle.recognize.word_edges import trim_to_sound
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ OVERLAP_S = 2.0  # where speech must be cut: a few words, so that both sides hav
 # Of several sentences heard at once the bundled model skips some: joined up to 15 s, sentences with pauses had 47 % WER, up to
 # 5 s 29 %, at nearly the same speed. See docs/long-recordings.md.
 TARGET_S = 5.0
-GAP_S = 1.0  # a longer pause parts segments: over up to 2 s, such sentences had 42 % WER and so 40 %, at the same speed
+PAD_S = 0.3  # of the recording, in which the sound's first and last sample are looked for
+SILENCE_S = (
+    0.15  # around a segment's sound; of 0.05 to 0.3 s the best on clips, and in recordings they are read as alone
+)
 SENTENCE_S = 2.0  # of speech and the silence kept around it: a shorter segment is a word or two
 
 
@@ -85,11 +89,11 @@ class WhisperRecognizer(Recognizer):
         beam: BeamRules | None = None,
         batch_size: int = 1,
     ) -> None:
-        super().__init__(name, SegmentRules.up_to(window.longest_segment_s))
+        super().__init__(name, SegmentRules.up_to(window.longest_segment_s - 2 * SILENCE_S))
         self.long_segments = replace(
             self.segments,
             target_s=min(TARGET_S, self.segments.target_s),
-            merge_gap_s=GAP_S,
+            pad_s=min(PAD_S, self.segments.max_s / 8),
             overlap_s=min(OVERLAP_S, self.segments.max_s / 8),
         )
         self.engine = engine
@@ -143,9 +147,16 @@ class WhisperRecognizer(Recognizer):
 
     def _write_each(self, segments: Sequence[Segment], *, draft: bool = False) -> Iterator[list[Word]]:
         beam = replace(self.beam, beam_size=1) if draft else self.beam
-        for segment, words in zip(segments, self._hear(segments, beam), strict=True):
-            whole = words if draft else hear_again(segment, words, self._hear_part)
-            yield self._correct_words(segment, whole)
+        notes = [segment.is_note() for segment in segments]
+        voices = [trim_segment(one, SILENCE_S) for one, note in zip(segments, notes, strict=True) if not note]
+        heard = iter(zip(voices, self._hear(voices, beam), strict=True) if voices else ())
+        for segment, note in zip(segments, notes, strict=True):
+            if note:
+                yield []
+                continue
+            voice, words = next(heard)
+            whole = words if draft else hear_again(voice, words, self._hear_part)
+            yield self._correct_words(segment, voice, whole)
 
     def _hear_part(self, part: Segment) -> list[Word]:
         return self._hear([part], self.beam)[0]
@@ -162,10 +173,11 @@ class WhisperRecognizer(Recognizer):
         texts = search_beams(self.engine, self.prompted, sound, seconds, beam, scorer=scorer)
         return [list(self._time_words(segment, text)) for segment, text in zip(segments, texts, strict=True)]
 
-    def _correct_words(self, segment: Segment, words: list[Word]) -> list[Word]:
+    def _correct_words(self, segment: Segment, voice: Segment, words: list[Word]) -> list[Word]:
+        """The words within the segment, of which ``voice`` is what was heard."""
         start_s, length_s = segment.start / SAMPLE_RATE_HZ, len(segment.samples) / SAMPLE_RATE_HZ
         words = self.corrections.shift(words, first_s=start_s, last_s=start_s + length_s)
-        return self.corrections.calibrate(trim_to_sound(words, segment.samples, start_s))
+        return self.corrections.calibrate(trim_to_sound(words, voice.samples, voice.start / SAMPLE_RATE_HZ))
 
     def _time_words(self, segment: Segment, text: Hypothesis) -> Iterator[Word]:
         if not text.tokens:

@@ -117,7 +117,7 @@ def write_stretch(words: Sequence[Word], write: Callable[[str], str]) -> tuple[W
             settle_piece(pieces, piece, waiting, write)
         else:
             pieces.append(piece)
-    return tuple(make_word(piece) for piece in pieces)
+    return tuple(chain.from_iterable(write_piece(piece) for piece in pieces))
 
 
 def pair_tokens(words: Sequence[Word], tokens: Sequence[str]) -> list[Piece]:
@@ -195,12 +195,19 @@ def find_cut(piece: Piece, place: int, write: Callable[[str], str]) -> int:
     return 0
 
 
-def make_word(piece: Piece) -> Word:
-    """The written word of a piece: the spoken word itself where it says the same."""
+def write_piece(piece: Piece) -> tuple[Word, ...]:
+    """The written word of a piece: the spoken word itself where it says the same, all spoken words where it would lose some.
+
+    damga 1.0.5 takes ``ev AB ev AB`` for somebody who spells, and writes ``Ee``. Letters alone stand for more words only as an
+    abbreviation in capitals, as ``TRT`` for ``te re te``.
+    """
     first, last, text = piece.words[0], piece.words[-1], " ".join(piece.tokens)
     if first is last and text == first.text:
-        return first
-    return Word(text, first.start_s, last.end_s, min(word.confidence for word in piece.words))
+        return (first,)
+    letters = text.replace(" ", "")
+    if len(piece.tokens) < len(piece.words) and letters.isalpha() and not letters.isupper():
+        return piece.words
+    return (Word(text, first.start_s, last.end_s, min(word.confidence for word in piece.words)),)
 
 
 def is_changed(piece: Piece) -> bool:
