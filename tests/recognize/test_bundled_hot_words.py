@@ -49,7 +49,8 @@ def read_rare_words(clips: list[Clip]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "gain"), [("dinle-ctc-tr", 10), ("dinle-base-tr", 7)])
+# The default has 6 to 9 more with 0.15 to 0.35 s of silence around a segment.
+@pytest.mark.parametrize(("model", "gain"), [("dinle-ctc-tr", 10), ("dinle-base-tr", 5)])
 def test_rare_names_come_right(model: str, gain: int) -> None:
     clips = read_manifest(NAMES)
     recognizer = load(ROOT / "models" / model)

