@@ -31,7 +31,7 @@ from dinle.recognize.audio import SAMPLE_RATE_HZ, decode_audio
 from dinle.recognize.segments import SegmentRules, cut_segments
 from dinle.recognize.spans import CHUNK_S
 from dinle.recognize.stream import StreamRules
-from tests.fakes import fake_recognizer, make_tone
+from tests.fakes import fake_recognizer, make_tone, take_no_notes
 from tests.loadtest.loud import LoudDetector
 from tests.sounds import encode_wav
 
@@ -46,6 +46,7 @@ LENGTHS_S = (1.0, 2.1, 4.0, 9.0, 3.4, 5.2, 3.0, 6.3, 3.7, 4.4, 5.6, 3.2, 4.9, 2.
 def tones_are_speech(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("dinle.loadtest.clips", "dinle.recognize.segments"):
         monkeypatch.setattr(f"{module}.SpeechDetector", LoudDetector)
+    take_no_notes(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dinle.loadtest.stages import LiveScript, Stage, write_material
 from dinle.measure.service_figures import count_most_at_once, is_right
 from dinle.serve.app import create_app
 from dinle.serve.settings import Settings
-from tests.fakes import fake_recognizer, make_tone
+from tests.fakes import fake_recognizer, make_tone, take_no_notes
 from tests.loadtest.loud import LoudDetector
 from tests.measure.services import TEXT, fake_service, small_clips
 from tests.serve.servers import serve_in_thread
@@ -93,6 +93,7 @@ def test_without_a_model_the_first_answer_is_what_others_are_compared_with(tmp_p
 @pytest.mark.slow
 def test_live_users_speak_in_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dinle.recognize.segments.SpeechDetector", LoudDetector)
+    take_no_notes(monkeypatch)
     quiet = np.full(16_000, 0.001, dtype=np.float32)
     parts = [make_tone(0.5), quiet, make_tone(0.7), quiet]
     sound, places = encode_pcm(np.concatenate(parts)), find_places(parts)

@@ -13,6 +13,7 @@ import websockets
 from dinle.recognize.segments import Segment, cut_segments
 from dinle.recognize.stream import LiveStream, StreamRules
 from dinle.serve import live
+from tests.fakes import take_no_notes
 from tests.recognize.writers import LevelDetector
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class LevelStream(LiveStream):
 def hear_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the service's streams take every sound for speech."""
     monkeypatch.setattr(live, "LiveStream", LevelStream)
+    take_no_notes(monkeypatch)
 
 
 def to_pcm(sound: Waveform) -> bytes:
