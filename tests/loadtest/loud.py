@@ -27,7 +27,8 @@ class LoudDetector:
         return judge(sound[:whole].reshape(-1, CHUNK_SAMPLES), self.least)
 
     def finish(self) -> NDArray[np.float32]:
-        return judge(self.left[np.newaxis], self.least) if len(self.left) else np.zeros(0, dtype=np.float32)
+        left, self.left = self.left, np.zeros(0, dtype=np.float32)
+        return judge(left[np.newaxis], self.least) if len(left) else left
 
 
 def judge(chunks: NDArray[np.float32], least: float) -> NDArray[np.float32]:

@@ -15,6 +15,8 @@ from dinle.recognize.vad import CHUNK_SAMPLES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ROOM = 0.001  # no speech, and louder than digital silence
+
 
 class LoudnessDetector:
     """Calls a chunk as probable as its first sample says: a detector whose answers the test writes into the sound."""
@@ -29,11 +31,13 @@ class LoudnessDetector:
         return sound[:whole:CHUNK_SAMPLES]
 
     def finish(self) -> NDArray[np.float32]:
-        return self.rest[:1]
+        rest, self.rest = self.rest[:1], np.zeros(0, dtype=np.float32)
+        return rest
 
 
 def sound_of(probabilities: list[float]) -> Waveform:
-    return np.repeat(np.array(probabilities, dtype=np.float32), CHUNK_SAMPLES)
+    """No chunk is digital silence."""
+    return np.repeat(np.maximum(probabilities, ROOM).astype(np.float32), CHUNK_SAMPLES)
 
 
 def cut_written(probabilities: list[float], rules: SegmentRules) -> list[Segment]:

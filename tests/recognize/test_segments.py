@@ -17,6 +17,7 @@ from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
 from dinle.recognize.segments import DEFAULT_RULES, Segmenter, SegmentRules, cut_segments
 from dinle.recognize.spans import CHUNK_S, SpanFinder
 from dinle.recognize.vad import CHUNK_SAMPLES
+from dinle.recognize.whisper import PAD_S
 from tests.recognize.loudness import LoudnessDetector, check_layout, cut_written, runs, sound_of, stretches
 from tests.sounds import iterate_non_speech, join_blocks, make_noise, scale_to
 
@@ -239,8 +240,9 @@ def test_where_nobody_speaks_there_is_no_segment() -> None:
 def test_speech_is_found_in_every_clip_and_most_of_its_sound_is_kept() -> None:
     for clip in CLIPS:
         sound = decode_audio(MINI / clip["audio"])
-        segments = list(cut_segments([sound]))
-        check_layout(segments, sound, SegmentRules())
+        rules = SegmentRules(pad_s=PAD_S)
+        segments = list(cut_segments([sound], rules))
+        check_layout(segments, sound, rules)
         energy = np.square(sound, dtype=np.float64).sum()
         kept = sum(np.square(segment.samples, dtype=np.float64).sum() for segment in segments)
         assert kept > 0.99 * energy, clip["audio"]

@@ -99,6 +99,10 @@ tokens = st.sampled_from([BIR, IKI, UC, DORT, BES])
 talks = st.lists(
     st.tuples(tokens, st.integers(1, 120), st.sampled_from([1, 8, 14, 20, 30, 60])), min_size=1, max_size=12
 )
+# Chunks are counted from the first sample: no digital silence is long enough to count anew after it.
+flowing_talks = st.lists(
+    st.tuples(tokens, st.integers(1, 120), st.sampled_from([1, 8, 14, 20, 30, 45])), min_size=1, max_size=12
+)
 # The writer parts words by whole frames of silence, wherever a segment begins; and no segment is cut for its length.
 short_talks = st.lists(st.tuples(tokens, st.integers(2, 120), st.sampled_from([8, 20, 60])), min_size=1, max_size=3)
 stream_rules = st.builds(
@@ -241,7 +245,7 @@ def test_what_is_written_in_a_pause_is_shown() -> None:
     assert [spell(event.words) for event in events if isinstance(event, Partial)] == ["bir", "iki", "son"]
 
 
-@given(talk=talks, silence_s=st.sampled_from([0.1, 0.3, 0.5, 1.0]), after=short_talks)
+@given(talk=flowing_talks, silence_s=st.sampled_from([0.1, 0.3, 0.5, 1.0]), after=short_talks)
 @settings(max_examples=40, deadline=None)
 def test_a_cut_is_the_end_of_a_segment_and_the_stream_goes_on(
     talk: list[tuple[int, int, int]], silence_s: float, after: list[tuple[int, int, int]]

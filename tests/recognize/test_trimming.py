@@ -79,5 +79,5 @@ def test_clips_in_a_recording_have_the_words_of_the_clips_alone(model: Path | No
     assert [word.text for word in words] == [word.text for each in alone for word in each]
     starts = np.cumsum([len(part) for pair in zip(gaps, clips, strict=True) for part in pair])[::2] / SAMPLE_RATE_HZ
     expected = [start + word.start_s for start, each in zip(starts, alone, strict=True) for word in each]
-    assert [word.start_s for word in words] == pytest.approx(expected, abs=0.03)
+    assert [word.start_s for word in words] == pytest.approx(expected, abs=0.001)
     assert len(words) > 60

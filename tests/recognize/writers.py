@@ -140,7 +140,8 @@ class LevelDetector:
         return np.where(loudest > 0, 1.0, 0.0).astype(np.float32)
 
     def finish(self) -> NDArray[np.float32]:
-        return np.array([float(self.left.max() > 0)] if len(self.left) else [], dtype=np.float32)
+        left, self.left = self.left, rest(0)
+        return np.array([float(left.max() > 0)] if len(left) else [], dtype=np.float32)
 
 
 def make_reader(

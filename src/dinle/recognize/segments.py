@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 STEADY = 0.5  # more than half; speech has at most 0.29, slowed down 0.42: docs/long-recordings.md
 BLOCK_SAMPLES = SAMPLE_RATE_HZ  # a longer block is taken so much at a time: segments come out as soon as they end
+# Digital silence, no louder than one step of 16-bit sound, of a block and more is a border: what follows it is heard as if the
+# recording began there, so that it has the segments that it would have alone.
+SILENT = 2.0**-15
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Detector(Protocol):
         ...
 
     def finish(self) -> NDArray[np.float32]:
-        """The probability of the last, incomplete chunk, if there is one."""
+        """The probability of the last, incomplete chunk, if there is one; what is pushed next is another recording."""
         ...
 
 
@@ -146,7 +149,8 @@ def cut_segments(
 ) -> Iterator[Segment]:
     """Cut streamed sound into segments with speech, in order; sound without speech gives none.
 
-    They overlap only where speech had to be cut, by the rules' ``overlap_s``.
+    They overlap only where speech had to be cut, by the rules' ``overlap_s``. After a second of digital silence sound is heard
+    as if the recording began there.
 
     Holds no more sound than the longest segment, one gap and two seconds, and gives a segment out as soon as it is certain.
 
@@ -204,16 +208,22 @@ class Segmenter:
     """
 
     def __init__(self, rules: SegmentRules = DEFAULT_RULES, *, detector: Detector | None = None) -> None:
-        self._detector = detector or SpeechDetector()
-        self._finder, self._sound = SpanFinder(rules), SoundBuffer()
+        self._detector, self._rules = detector or SpeechDetector(), rules
+        self._heard, self._silent = (
+            0,
+            BLOCK_SAMPLES,
+        )  # samples so far; silent ones at their end, before a recording enough
+        self._begin()
 
     def push(self, samples: Waveform) -> list[Segment]:
         """Hear the next samples, (S,) at 16 kHz in [-1, 1], any number of them; the segments that are certain now."""
         segments: list[Segment] = []
         for part in split_blocks([samples]):
-            self._sound.append(part.copy())  # the caller may fill its buffer anew, and a view would hold all of it
-            segments += self._hear(self._detector.push(part))
-            self._sound.forget(self.settled)
+            border = self._find_border(part)
+            if border is not None:
+                segments += [*self._add(part[:border]), *self.finish()]
+                self._begin()
+            segments += self._add(part[border or 0 :])
         return segments
 
     def finish(self) -> list[Segment]:
@@ -230,7 +240,7 @@ class Segmenter:
     @property
     def settled(self) -> int:
         """Samples from the start of the recording that no later segment can hold."""
-        return self._finder.needed * CHUNK_SAMPLES
+        return self._start + self._finder.needed * CHUNK_SAMPLES
 
     @property
     def speaking(self) -> bool:
@@ -241,7 +251,7 @@ class Segmenter:
     def open_span(self) -> range | None:
         """The samples of :meth:`open_segment`, as places in the recording."""
         span = self._finder.find_open()
-        return range(span.start * CHUNK_SAMPLES, span.end * CHUNK_SAMPLES) if span else None
+        return range(*(self._start + chunk * CHUNK_SAMPLES for chunk in (span.start, span.end))) if span else None
 
     def open_segment(self) -> Segment | None:
         """The sound from the padded start of the speech that is not given out yet to the last whole chunk heard.
@@ -260,17 +270,38 @@ class Segmenter:
         span = self._finder.find_expected()
         return self._sound.take(span) if span else None
 
+    def _find_border(self, part: Waveform) -> int | None:
+        """The sample that ends a second and more of digital silence: a part of no more than a second has one at most."""
+        loud = np.flatnonzero(np.abs(part) > SILENT)
+        if not len(loud):
+            self._silent += len(part)
+            return None
+        silent, self._silent = self._silent + int(loud[0]), len(part) - 1 - int(loud[-1])
+        return int(loud[0]) if silent >= BLOCK_SAMPLES else None
+
+    def _begin(self) -> None:
+        """Count chunks from here."""
+        self._start = self._heard
+        self._finder, self._sound = SpanFinder(self._rules), SoundBuffer(self._start)
+
+    def _add(self, samples: Waveform) -> list[Segment]:
+        self._heard += len(samples)
+        self._sound.append(samples.copy())  # the caller may fill its buffer anew, and a view would hold all of it
+        segments = list(self._hear(self._detector.push(samples)))
+        self._sound.forget(self.settled)
+        return segments
+
     def _hear(self, probabilities: NDArray[np.float32]) -> Iterator[Segment]:
         for probability in probabilities.tolist():
             yield from map(self._sound.take, self._finder.push(probability))
 
 
 class SoundBuffer:
-    """The latest sound of a stream, addressed by its place in the recording."""
+    """The latest sound of a stream, whose chunks are counted from a sample of the recording."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = 0) -> None:
         self._blocks: deque[Waveform] = deque()
-        self._start = 0  # of the first block
+        self._origin = self._start = start  # of the first chunk; of the first block
 
     def append(self, block: Waveform) -> None:
         """Add the next samples."""
@@ -283,12 +314,12 @@ class SoundBuffer:
 
     def take(self, span: Span) -> Segment:
         """The samples of a span of chunks, up to the end of the sound."""
-        first, last = span.start * CHUNK_SAMPLES, span.end * CHUNK_SAMPLES
+        first, last = (self._origin + chunk * CHUNK_SAMPLES for chunk in (span.start, span.end))
         parts, at = [], self._start
         for block in self._blocks:
             parts.append(block[max(0, first - at) : max(0, last - at)])
             at += len(block)
         samples = np.concatenate(parts)
-        tail = max(0, first + len(samples) - (span.end - span.tail) * CHUNK_SAMPLES) if span.tail else 0
-        voice = (max(0, span.first * CHUNK_SAMPLES - first), span.last * CHUNK_SAMPLES - first)
+        tail = max(0, first + len(samples) - last + span.tail * CHUNK_SAMPLES) if span.tail else 0
+        voice = (max(0, span.first - span.start) * CHUNK_SAMPLES, (span.last - span.start) * CHUNK_SAMPLES)
         return Segment(samples, first, span.peak, head=span.head * CHUNK_SAMPLES, tail=tail, voice=voice)
