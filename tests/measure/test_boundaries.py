@@ -108,10 +108,14 @@ def test_manifests_without_single_words_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dinle-base-tr", "dinle-ctc-tr"])
-@pytest.mark.parametrize("gaps", [(0.05, 0.6), (0.0, 0.05)], ids=["pauses", "running"])
-def test_the_bundled_models_know_when_words_are_said(name: str, gaps: tuple[float, float]) -> None:
+@pytest.mark.parametrize(
+    "rules",
+    [JoinRules(0.05, 0.6), JoinRules(0.0, 0.05), JoinRules(0.05, 0.6, -20.0)],
+    ids=["pauses", "running", "noise"],
+)
+def test_the_bundled_models_know_when_words_are_said(name: str, rules: JoinRules) -> None:
     words = read_single_words([ROOT / "data" / "synthetic-words", ROOT / "data" / "mini"])
-    recordings = make_recordings(words, JoinRules(*gaps), recordings=12, length=6, seed=11)
+    recordings = make_recordings(words, rules, recordings=12, length=6, seed=11)
     summary = summarize_errors(hear_recordings(dinle.load(ROOT / "models" / name, threads=2), recordings))
     assert summary["words"] >= 15
     assert summary["both"]["median_ms"] < MOST_MS

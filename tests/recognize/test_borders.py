@@ -10,17 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dinle
 from dinle.manifest import read_manifest
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
 from dinle.recognize.segments import SILENT, Segment, Segmenter, SegmentRules, cut_segments
 from dinle.recognize.vad import CHUNK_SAMPLES
+from tests.clips_apart import compare
+from tests.graphs import CTC_BUNDLE
+from tests.long_recording import SETS
 from tests.recognize.loudness import LoudnessDetector, runs, sound_of, stretches
 from tests.sounds import join_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MINI = Path(__file__).parents[2] / "data" / "mini"
+DATA = Path(__file__).parents[2] / "data"
 RULES = SegmentRules(target_s=2.0, max_s=4.0, cut_s=1.0, overlap_s=0.7)
 Heard = tuple[int, int, int, bytes]
 
@@ -86,7 +90,7 @@ def test_places_are_those_of_the_recording() -> None:
 def test_clips_have_the_segments_that_they_have_alone() -> None:
     """By the detector itself, whose memory goes back seconds."""
     rng = np.random.default_rng(0)
-    clips = [decode_audio(clip.audio) for clip in read_manifest(MINI)]
+    clips = [decode_audio(clip.audio) for clip in read_manifest(DATA / "mini")]
     gaps = [rest(int(rng.uniform(1.0, 2.0) * SAMPLE_RATE_HZ)) for _ in clips]
     parts = [part for pair in zip(gaps, clips, strict=True) for part in pair]
     segments = list(cut_segments([np.concatenate(parts)], RULES))
@@ -95,3 +99,11 @@ def test_clips_have_the_segments_that_they_have_alone() -> None:
         alone = list_heard(cut_segments([clip], RULES))
         assert list_heard(segments, start, start + len(clip)) == alone
     assert len(segments) >= len(clips)
+
+
+@pytest.mark.slow
+def test_two_hours_of_known_clips_have_the_words_of_the_clips_alone() -> None:
+    clips = [decode_audio(clip.audio) for name in SETS for clip in read_manifest(DATA / name)]
+    figures = compare(dinle.load(CTC_BUNDLE, threads=2), clips, 2.0, room=False)
+    assert figures["clips_with_other_words"] == 0
+    assert (figures["hours"], figures["clips"]) == (2.0, 1686)

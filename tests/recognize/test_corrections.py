@@ -65,6 +65,16 @@ def test_words_lose_the_silence_at_their_ends_and_only_that() -> None:
     assert trim_to_sound(words, sound[:100], 10.0) == words
 
 
+@pytest.mark.parametrize("around_s", [0.0, 0.25, 2.0])
+def test_digital_silence_around_a_segment_says_nothing_of_its_room(around_s: float) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.03, 32_000).astype(np.float32)  # noise 20 dB below the word
+    sound[12_800:19_200] += 0.3
+    around = np.zeros(round(around_s * 16_000), dtype=np.float32)
+    heard = np.concatenate([around, sound, around])
+    (word,) = trim_to_sound([Word("a", 10.3, 11.6, 1.0)], heard, 10.0 - around_s)
+    assert (word.start_s, word.end_s) == (pytest.approx(10.8), pytest.approx(11.2))
+
+
 def test_a_bundle_keeps_its_corrections_and_a_recogniser_applies_them(tmp_path: Path) -> None:
     bundle = write_level_bundle(tmp_path)
     sound = spell_levels("bir iki")

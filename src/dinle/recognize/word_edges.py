@@ -26,7 +26,7 @@ FLOOR_PERCENTILE = 10  # the quietest tenth of a segment is the room: pauses, an
 # A frame belongs to a word from here on, from the room's level (0) to the word's loudest frame (1), in decibels. Between 0.2
 # and 0.4 the median error is the same within noise: see docs/times-and-confidence.md.
 SOUND_SHARE = 0.25
-QUIETEST = 1e-10  # -100 dB: digital silence has no logarithm
+SILENCE_DB = -100.0  # digital silence has no logarithm
 
 
 def trim_to_sound(words: Sequence[Word], samples: Waveform, start_s: float) -> list[Word]:
@@ -48,13 +48,17 @@ def measure_levels(samples: Waveform) -> NDArray[np.float64]:
     """The power of each whole frame of :data:`FRAME_SAMPLES`, in decibels of full scale: (S // FRAME_SAMPLES,)."""
     frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     power = np.square(frames, dtype=np.float64).mean(axis=1)
-    levels: NDArray[np.float64] = 10 * np.log10(np.maximum(power, QUIETEST))
+    levels: NDArray[np.float64] = 10 * np.log10(np.maximum(power, 10 ** (SILENCE_DB / 10)))
     return levels
 
 
 def find_floor(levels: NDArray[np.float64]) -> float:
-    """The level of the room in a segment, in decibels, from its frames' levels (N,), at least one."""
-    return float(np.percentile(levels, FLOOR_PERCENTILE))
+    """The level of the room in a segment, in decibels, from its frames' levels (N,), at least one.
+
+    Digital silence does not count: it is added around a segment, and says nothing of the room that it stands in.
+    """
+    recorded = levels[levels > SILENCE_DB]
+    return float(np.percentile(recorded if len(recorded) else levels, FLOOR_PERCENTILE))
 
 
 def find_sound(levels: NDArray[np.float64], floor: float) -> NDArray[np.bool_]:
