@@ -75,6 +75,15 @@ def test_digital_silence_around_a_segment_says_nothing_of_its_room(around_s: flo
     assert (word.start_s, word.end_s) == (pytest.approx(10.8), pytest.approx(11.2))
 
 
+def test_a_word_in_digital_silence_keeps_its_soft_end() -> None:
+    fade = 10 ** (-3 * np.linspace(0, 1, 6_400))  # 60 dB in 0.4 s
+    sound = (fade * np.random.default_rng(0).normal(0, 0.2, 6_400)).astype(np.float32)
+    heard = np.concatenate([np.zeros(4_000, dtype=np.float32), sound, np.zeros(4_000, dtype=np.float32)])
+    (word,) = trim_to_sound([Word("a", 10.0, 10.9, 1.0)], heard, 10.0)
+    assert word.start_s == pytest.approx(10.25)
+    assert word.end_s > 10.55  # 45 dB below its loudest frame
+
+
 def test_a_bundle_keeps_its_corrections_and_a_recogniser_applies_them(tmp_path: Path) -> None:
     bundle = write_level_bundle(tmp_path)
     sound = spell_levels("bir iki")

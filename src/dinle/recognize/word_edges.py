@@ -26,6 +26,7 @@ FLOOR_PERCENTILE = 10  # the quietest tenth of a segment is the room: pauses, an
 # A frame belongs to a word from here on, from the room's level (0) to the word's loudest frame (1), in decibels. Between 0.2
 # and 0.4 the median error is the same within noise: see docs/times-and-confidence.md.
 SOUND_SHARE = 0.25
+LOWEST_PERCENTILE, ALIKE_DB = 2, 3.0  # white noise has 0.5 dB between the two percentiles
 SILENCE_DB = -100.0  # digital silence has no logarithm
 
 
@@ -55,10 +56,15 @@ def measure_levels(samples: Waveform) -> NDArray[np.float64]:
 def find_floor(levels: NDArray[np.float64]) -> float:
     """The level of the room in a segment, in decibels, from its frames' levels (N,), at least one.
 
-    Digital silence does not count: it is added around a segment, and says nothing of the room that it stands in.
+    Digital silence is added around a segment whatever room it stands in. So it does not count where the rest has a room of its
+    own: where its quietest frames are alike, as noise is and the soft ends of words are not, and quieter than its loudest.
     """
     recorded = levels[levels > SILENCE_DB]
-    return float(np.percentile(recorded if len(recorded) else levels, FLOOR_PERCENTILE))
+    if len(recorded):
+        lowest, floor = np.percentile(recorded, (LOWEST_PERCENTILE, FLOOR_PERCENTILE))
+        if floor - lowest < ALIKE_DB < recorded.max() - floor:
+            return float(floor)
+    return float(np.percentile(levels, FLOOR_PERCENTILE))
 
 
 def find_sound(levels: NDArray[np.float64], floor: float) -> NDArray[np.bool_]:
