@@ -18,12 +18,18 @@ from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
 from tests.long_recording import ROOT, SETS, make_room
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from dinle.recognize.recognizer import Recognizer
 
 APART_S = (1.0, 2.0)
 SLACK_S = 0.5  # a word belongs to the last clip that began by its middle and so much more
+
+
+def join_apart(gaps: Sequence[Waveform], sounds: Sequence[Waveform]) -> tuple[Waveform, list[int]]:
+    """Each sound after a gap of its own, and the sample with which each sound begins."""
+    parts = [part for pair in zip(gaps, sounds, strict=True) for part in pair]
+    return np.concatenate(parts), np.cumsum([len(part) for part in parts])[::2].tolist()
 
 
 def draw_clips(count: int) -> Iterator[tuple[int, int]]:
@@ -36,18 +42,18 @@ def draw_clips(count: int) -> Iterator[tuple[int, int]]:
 
 def compare(recognizer: Recognizer, clips: list[Waveform], hours: float, *, room: bool) -> dict[str, object]:
     """Hear each clip alone and all of them in one recording; between them is digital silence, or a quiet room."""
-    parts, order, starts, size = list[Waveform](), list[int](), list[int](), 0
+    gaps, order, size = list[Waveform](), list[int](), 0
     for number, gap in draw_clips(len(clips)):
         if size >= hours * 3600 * SAMPLE_RATE_HZ:
             break
         quiet = make_room(gap / SAMPLE_RATE_HZ, seed=len(order)) if room else np.zeros(gap, dtype=np.float32)
-        starts.append(size + len(quiet))
-        parts += [quiet, clips[number]]
+        gaps.append(quiet)
         size, order = size + len(quiet) + len(clips[number]), [*order, number]
     alone = {number: [word.text for word in recognizer.transcribe(clips[number]).words] for number in set(order)}
+    sound, starts = join_apart(gaps, [clips[number] for number in order])
     inside: list[list[str]] = [[] for _ in order]
     begins = np.array(starts) / SAMPLE_RATE_HZ - SLACK_S
-    for word in recognizer.transcribe(np.concatenate(parts)).words:
+    for word in recognizer.transcribe(sound).words:
         place = np.searchsorted(begins, (word.start_s + word.end_s) / 2, "right") - 1
         inside[max(0, int(place))].append(word.text)
     other = [(alone[number], words) for number, words in zip(order, inside, strict=True) if words != alone[number]]

@@ -15,7 +15,7 @@ from dinle.manifest import read_manifest
 from dinle.recognize.audio import SAMPLE_RATE_HZ, Waveform, decode_audio
 from dinle.recognize.segments import SILENT, Segment, Segmenter, SegmentRules, cut_segments
 from dinle.recognize.vad import CHUNK_SAMPLES
-from tests.clips_apart import compare
+from tests.clips_apart import compare, join_apart
 from tests.graphs import CTC_BUNDLE
 from tests.long_recording import SETS
 from tests.recognize.loudness import LoudnessDetector, runs, sound_of, stretches
@@ -29,7 +29,7 @@ RULES = SegmentRules(target_s=2.0, max_s=4.0, cut_s=1.0, overlap_s=0.7)
 Heard = tuple[int, int, int, bytes]
 
 
-def rest(samples: int) -> Waveform:
+def make_silent(samples: int) -> Waveform:
     return np.full(samples, SILENT, dtype=np.float32)
 
 
@@ -53,9 +53,8 @@ def test_what_follows_a_second_of_silence_has_the_segments_that_it_has_alone(
     talks: list[list[tuple[float, float]]], gaps: list[int], sizes: list[int]
 ) -> None:
     sounds = [sound_of(stretches(*talk)) for talk in talks]
-    parts = [part for gap, sound in zip(gaps, sounds, strict=False) for part in (rest(gap), sound)]
-    segments = list(cut_segments(join_blocks(np.concatenate(parts), sizes), RULES, detector=LoudnessDetector()))
-    starts = np.cumsum([len(part) for part in parts])[::2].tolist()
+    whole, starts = join_apart([make_silent(gap) for gap in gaps[: len(sounds)]], sounds)
+    segments = list(cut_segments(join_blocks(whole, sizes), RULES, detector=LoudnessDetector()))
     found = 0
     for start, sound in zip(starts, sounds, strict=True):
         alone = list_heard(cut_segments([sound], RULES, detector=LoudnessDetector()))
@@ -66,7 +65,7 @@ def test_what_follows_a_second_of_silence_has_the_segments_that_it_has_alone(
 
 @pytest.mark.parametrize(("silence", "begins_anew"), [(SAMPLE_RATE_HZ - 1, False), (SAMPLE_RATE_HZ, True)])
 def test_less_silence_than_a_second_is_no_border(silence: int, begins_anew: bool) -> None:
-    parts = [sound_of([0.0])[:100], rest(silence), sound_of(stretches((1.0, 0.9)))]
+    parts = [sound_of([0.0])[:100], make_silent(silence), sound_of(stretches((1.0, 0.9)))]
     (segment,) = cut_segments([np.concatenate(parts)], SegmentRules(pad_s=0.0), detector=LoudnessDetector())
     assert (segment.start == 100 + silence) == begins_anew
     assert (segment.start % CHUNK_SAMPLES == 0) != begins_anew
@@ -75,7 +74,7 @@ def test_less_silence_than_a_second_is_no_border(silence: int, begins_anew: bool
 def test_places_are_those_of_the_recording() -> None:
     segmenter = Segmenter(SegmentRules(pad_s=0.0), detector=LoudnessDetector())
     begins = 100 + 20_001
-    sound = np.concatenate([sound_of([0.0])[:100], rest(20_001), sound_of(stretches((1.024, 0.9)))])
+    sound = np.concatenate([sound_of([0.0])[:100], make_silent(20_001), sound_of(stretches((1.024, 0.9)))])
     assert segmenter.push(sound) == []
     assert segmenter.settled == begins
     assert segmenter.open_span == range(begins, begins + 32 * CHUNK_SAMPLES)
@@ -91,10 +90,8 @@ def test_clips_have_the_segments_that_they_have_alone() -> None:
     """By the detector itself, whose memory goes back seconds."""
     rng = np.random.default_rng(0)
     clips = [decode_audio(clip.audio) for clip in read_manifest(DATA / "mini")]
-    gaps = [rest(int(rng.uniform(1.0, 2.0) * SAMPLE_RATE_HZ)) for _ in clips]
-    parts = [part for pair in zip(gaps, clips, strict=True) for part in pair]
-    segments = list(cut_segments([np.concatenate(parts)], RULES))
-    starts = np.cumsum([len(part) for part in parts])[::2].tolist()
+    whole, starts = join_apart([make_silent(int(rng.uniform(1.0, 2.0) * SAMPLE_RATE_HZ)) for _ in clips], clips)
+    segments = list(cut_segments([whole], RULES))
     for start, clip in zip(starts, clips, strict=True):
         alone = list_heard(cut_segments([clip], RULES))
         assert list_heard(segments, start, start + len(clip)) == alone

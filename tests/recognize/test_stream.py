@@ -96,13 +96,16 @@ def check_commitment(events: list[StreamEvent]) -> None:
 
 
 tokens = st.sampled_from([BIR, IKI, UC, DORT, BES])
-talks = st.lists(
-    st.tuples(tokens, st.integers(1, 120), st.sampled_from([1, 8, 14, 20, 30, 60])), min_size=1, max_size=12
-)
+
+
+def draw_talks(longest_gap: int) -> st.SearchStrategy[list[tuple[int, int, int]]]:
+    gaps = st.sampled_from([1, 8, 14, 20, 30, longest_gap])
+    return st.lists(st.tuples(tokens, st.integers(1, 120), gaps), min_size=1, max_size=12)
+
+
+talks = draw_talks(60)
 # Chunks are counted from the first sample: no digital silence is long enough to count anew after it.
-flowing_talks = st.lists(
-    st.tuples(tokens, st.integers(1, 120), st.sampled_from([1, 8, 14, 20, 30, 45])), min_size=1, max_size=12
-)
+flowing_talks = draw_talks(45)
 # The writer parts words by whole frames of silence, wherever a segment begins; and no segment is cut for its length.
 short_talks = st.lists(st.tuples(tokens, st.integers(2, 120), st.sampled_from([8, 20, 60])), min_size=1, max_size=3)
 stream_rules = st.builds(

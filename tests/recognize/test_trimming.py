@@ -15,6 +15,7 @@ from dinle.manifest import read_manifest
 from dinle.recognize.audio import SAMPLE_RATE_HZ, decode_audio
 from dinle.recognize.segments import Segment
 from dinle.recognize.trimming import LOUD, trim_segment
+from tests.clips_apart import join_apart
 from tests.graphs import CTC_BUNDLE
 from tests.recognize.writers import rest
 from tests.sounds import make_noise, scale_to
@@ -72,12 +73,12 @@ def test_clips_in_a_recording_have_the_words_of_the_clips_alone(model: Path | No
     ]
     rng = np.random.default_rng(0)
     gaps = [rest(rng.uniform(1.0, 1.5)) for _ in clips]
-    words = recognizer.transcribe(
-        np.concatenate([part for pair in zip(gaps, clips, strict=True) for part in pair])
-    ).words
+    whole, starts = join_apart(gaps, clips)
+    words = recognizer.transcribe(whole).words
     alone = [recognizer.transcribe(clip).words for clip in clips]
     assert [word.text for word in words] == [word.text for each in alone for word in each]
-    starts = np.cumsum([len(part) for pair in zip(gaps, clips, strict=True) for part in pair])[::2] / SAMPLE_RATE_HZ
-    expected = [start + word.start_s for start, each in zip(starts, alone, strict=True) for word in each]
+    expected = [
+        start / SAMPLE_RATE_HZ + word.start_s for start, each in zip(starts, alone, strict=True) for word in each
+    ]
     assert [word.start_s for word in words] == pytest.approx(expected, abs=0.001)
     assert len(words) > 60

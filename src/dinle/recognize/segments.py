@@ -209,10 +209,8 @@ class Segmenter:
 
     def __init__(self, rules: SegmentRules = DEFAULT_RULES, *, detector: Detector | None = None) -> None:
         self._detector, self._rules = detector or SpeechDetector(), rules
-        self._heard, self._silent = (
-            0,
-            BLOCK_SAMPLES,
-        )  # samples so far; silent ones at their end, before a recording enough
+        self._heard = 0  # samples
+        self._silent = BLOCK_SAMPLES  # of them at the end, in a row; before a recording there are enough for a border
         self._begin()
 
     def push(self, samples: Waveform) -> list[Segment]:
@@ -240,7 +238,7 @@ class Segmenter:
     @property
     def settled(self) -> int:
         """Samples from the start of the recording that no later segment can hold."""
-        return self._start + self._finder.needed * CHUNK_SAMPLES
+        return self._sound.find_place(self._finder.needed)
 
     @property
     def speaking(self) -> bool:
@@ -251,7 +249,7 @@ class Segmenter:
     def open_span(self) -> range | None:
         """The samples of :meth:`open_segment`, as places in the recording."""
         span = self._finder.find_open()
-        return range(*(self._start + chunk * CHUNK_SAMPLES for chunk in (span.start, span.end))) if span else None
+        return range(self._sound.find_place(span.start), self._sound.find_place(span.end)) if span else None
 
     def open_segment(self) -> Segment | None:
         """The sound from the padded start of the speech that is not given out yet to the last whole chunk heard.
@@ -281,8 +279,7 @@ class Segmenter:
 
     def _begin(self) -> None:
         """Count chunks from here."""
-        self._start = self._heard
-        self._finder, self._sound = SpanFinder(self._rules), SoundBuffer(self._start)
+        self._finder, self._sound = SpanFinder(self._rules), SoundBuffer(self._heard)
 
     def _add(self, samples: Waveform) -> list[Segment]:
         self._heard += len(samples)
@@ -303,6 +300,10 @@ class SoundBuffer:
         self._blocks: deque[Waveform] = deque()
         self._origin = self._start = start  # of the first chunk; of the first block
 
+    def find_place(self, chunk: int) -> int:
+        """The sample of the recording with which a chunk begins."""
+        return self._origin + chunk * CHUNK_SAMPLES
+
     def append(self, block: Waveform) -> None:
         """Add the next samples."""
         self._blocks.append(block)
@@ -314,7 +315,7 @@ class SoundBuffer:
 
     def take(self, span: Span) -> Segment:
         """The samples of a span of chunks, up to the end of the sound."""
-        first, last = (self._origin + chunk * CHUNK_SAMPLES for chunk in (span.start, span.end))
+        first, last = self.find_place(span.start), self.find_place(span.end)
         parts, at = [], self._start
         for block in self._blocks:
             parts.append(block[max(0, first - at) : max(0, last - at)])
